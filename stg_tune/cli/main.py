@@ -1,0 +1,58 @@
+"""``stg-tune``: parse, call, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+import stg_tune
+from stg_tune.cli import generate, models, presets, report, resume, score, search, show
+from stg_tune.cli.output import complain
+from stg_tune.errors import StgTuneError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DONE, FIXABLE, USAGE, NO_GAIN, INTERRUPTED = 0, 1, 2, 3, 130
+"""Exit codes: done; the user can fix it; wrong usage; finished without an improvement; Ctrl-C after a clean stop."""
+
+COMMANDS = (models, search, resume, show, generate, score, report, presets)
+"""Modules with ``add(commands)``, in the order of ``--help``."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``argv`` defaults to the process's own arguments."""
+    warnings.showwarning = _show_warning
+    try:
+        arguments = parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except StgTuneError as error:
+        complain(str(error))
+        return FIXABLE
+    except KeyboardInterrupt:
+        complain("stopped")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        sys.stderr.close()
+        return DONE
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else USAGE
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="stg-tune", description=stg_tune.__doc__)
+    top.add_argument("--version", action="version", version=f"stg-tune {stg_tune.__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands)
+    return top
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if category is UserWarning:  # what a library says to its developers is not for the user of a command
+        complain(f"warning: {message}")

@@ -1,0 +1,102 @@
+"""``stg-tune show`` and ``status``: state, best so far, held-out evidence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stg_tune.cli.output import say, say_json, say_table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from stg_tune.report import Findings, Gain
+
+
+def add(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser("show", aliases=["status"], help="state of a run, best so far, held-out evidence")
+    parser.add_argument("directory", type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Look at the run without disturbing it."""
+    from stg_tune.outcome import findings_of
+    from stg_tune.search import snapshot
+
+    result = snapshot(arguments.directory)
+    findings, state = findings_of(result), _state(arguments.directory)
+    if arguments.json:
+        say_json({**state, "evaluations": result.spent, "failures": result.failures, **summary(findings)})
+        return 0
+    say(f"{findings.model}: {state['status']}, {result.spent} evaluations, {result.failures} failed")
+    if state["message"]:
+        say(state["message"])
+    say()
+    say_findings(findings)
+    return 0
+
+
+def say_findings(findings: Findings) -> None:
+    """Verdict in words, then each scorer; before there is one, the best setting so far."""
+    from stg_tune.report import facts
+
+    verdict = facts.verdict(findings)
+    say(verdict.headline)
+    for sentence in verdict.sentences:
+        say(f"  {sentence}")
+    if not findings.finished:
+        _say_best(findings)
+    if findings.scorers:
+        say()
+        rows = [
+            (row.name, f"{row.baseline:.4g}", f"{row.tuned:.4g}", f"{row.gain.mean:+.3g}", row.judgement, row.unit)
+            for row in facts.scorer_rows(findings)
+        ]
+        say_table(("SCORER", "DEFAULT", "TUNED", "GAIN", "JUDGEMENT", "UNIT"), rows)
+
+
+def summary(findings: Findings) -> dict[str, Any]:
+    """The evidence as plain data."""
+    gains = {"gain": findings.tuned_gain, "cfg_gain": findings.cfg_gain, "stg_gain": findings.stg_gain}
+    return {
+        "model": findings.model,
+        "finished": findings.finished,
+        "improved": findings.improved,
+        "spec": findings.tuned.to_dict() if findings.tuned else None,
+        **{name: _plain(gain) for name, gain in gains.items()},
+        "scorers": {
+            item.name: {"default": item.baseline, "tuned": item.tuned, "gain": _plain(item.gain)}
+            for item in findings.scorers
+        },
+        "broken_guards": list(findings.broken),
+    }
+
+
+def _say_best(findings: Findings) -> None:
+    from stg_tune.report import facts
+
+    points = [point for point in facts.history_facts(findings) if point.counts]
+    if points:
+        best = max(points, key=lambda point: point.gain)
+        say(f"  Best so far, on the pairs that chose it: {best.gain:+.2f} ({best.pairs} pairs), {best.label}")
+
+
+def _plain(gain: Gain | None) -> dict[str, Any] | None:
+    if gain is None:
+        return None
+    ends = {"low": gain.low, "high": gain.high}
+    finite = {name: value if abs(value) != float("inf") else None for name, value in ends.items()}
+    return {"mean": gain.mean, **finite, "pairs": gain.pairs, "level": gain.level}
+
+
+def _state(directory: Path) -> dict[str, str]:
+    """What the driver last said; a driver that was killed cannot say so."""
+    try:
+        state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+        return {"status": str(state["status"]), "message": str(state["message"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"status": "no state yet", "message": ""}

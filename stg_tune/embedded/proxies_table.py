@@ -1,0 +1,173 @@
+"""Do the proxies know the truth? ``python -m stg_tune.embedded.proxies_table``.
+
+Random guidance settings are generated on the same pairs; the default objective (proxies only) is compared with the
+ground truth (independent judge) over the settings by Spearman's rank correlation. Settings are kept one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr, zscore
+
+from stg_tune import models
+from stg_tune.embedded.checkpoints import to_pixels
+from stg_tune.embedded.judge import Judge, Verdict, load_judge
+from stg_tune.embedded.truth import truth_pairs
+from stg_tune.generate import Generator
+from stg_tune.records import COMBINATIONS, SKIP_OPS, Evaluation, GuidanceSpec, Segment, SkipTerm
+from stg_tune.score import embedded_scorers
+from stg_tune.search.objective import Judge as ProxyJudge
+from stg_tune.search.space_file import load_space
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stg_tune.records import Pair
+    from stg_tune.score import CompositeScorer
+
+BATCH = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One setting: what the proxies and what the judge say."""
+
+    spec: GuidanceSpec
+    """The setting."""
+    rows: list[Evaluation]
+    """Raw proxy scores of every pair."""
+    verdict: Verdict
+    """The truth."""
+
+
+def random_spec(rng: random.Random, depths: Mapping[str, int]) -> GuidanceSpec:
+    """A setting from a wide range: one to three layers a stack, any scale, window, CFG and rescale."""
+    op = rng.choice(SKIP_OPS)
+    stacks = rng.choice([list(depths), *([name] for name in depths)])
+    terms = tuple(
+        SkipTerm(
+            name=stack,
+            skip_layers={stack: tuple(rng.sample(range(depths[stack]), rng.choice((1, 1, 2, 3))))},
+            skip_op=op,
+            stg_scale=round(10 ** rng.uniform(-1.3, 0.2), 3),
+        )
+        for stack in stacks
+    )
+    start, stop = rng.choice(((0.0, 1.0), (0.0, 1.0), (0.0, 0.5), (0.3, 1.0)))
+    rescale = rng.choice((0.0, 0.0, 0.4, 0.8))
+    segment = Segment(start=start, stop=stop, terms=terms, combination=rng.choice(COMBINATIONS), rescale=rescale)
+    plain = rng.random() < 0.15
+    return GuidanceSpec(cfg_scale=round(rng.uniform(1.0, 5.0), 2), segments=() if plain else (segment,))
+
+
+class Bench:
+    """Generates, scores and judges settings on fixed pairs."""
+
+    def __init__(self, generator: Generator, judge: Judge, pairs: Sequence[Pair], folder: Path) -> None:
+        self.generator = generator
+        self.judge = judge
+        self.pairs = pairs
+        self.folder = folder
+        self.scorers: CompositeScorer = embedded_scorers()
+
+    def measure(self, spec: GuidanceSpec) -> Measured:
+        """One setting on all pairs; answered from ``folder`` when it is there."""
+        path = self.folder / f"{spec.hash()}.json"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self._run(spec)), encoding="utf-8")
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            Evaluation(config=spec.hash(), pair=pair, scores=scores)
+            for pair, scores in zip(self.pairs, saved["scores"], strict=True)
+        ]
+        return Measured(spec=spec, rows=rows, verdict=Verdict(**saved["verdict"]))
+
+    def _run(self, spec: GuidanceSpec) -> dict[str, object]:
+        scores: list[dict[str, float]] = []
+        seen = []
+        for first in range(0, len(self.pairs), BATCH):
+            pairs = self.pairs[first : first + BATCH]
+            videos = np.stack([made.video.frames.numpy() for made in self.generator.many(spec, pairs)])
+            pixels = to_pixels(videos)
+            marks = self.scorers((pixels + 1) / 2, [pair.prompt for pair in pairs])
+            scores += [{name: s.value for name, s in mark.items() if s.value is not None} for mark in marks]
+            seen.append(self.judge.look(pixels))
+        features, answers = (np.concatenate(parts) for parts in zip(*seen, strict=True))
+        verdict = self.judge.verdict(features, answers, [pair.prompt for pair in self.pairs])
+        return {"scores": scores, "verdict": verdict.__dict__}
+
+
+def truth_of(verdicts: Sequence[Verdict]) -> list[float]:
+    """Mean of the standardised negative Frechet distance, digit accuracy and direction accuracy."""
+    columns = [
+        [-verdict.frechet for verdict in verdicts],
+        [verdict.digit_accuracy for verdict in verdicts],
+        [verdict.direction_accuracy for verdict in verdicts],
+    ]
+    return [float(value) for value in np.mean([zscore(column) for column in columns], axis=0)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the settings and write the table."""
+    parser = argparse.ArgumentParser(prog="python -m stg_tune.embedded.proxies_table", description=__doc__)
+    parser.add_argument("--model", default="open-sora-tiny")
+    parser.add_argument("--settings", type=int, default=64, help="random settings (default: 64)")
+    parser.add_argument("--videos", type=int, default=192, help="videos a setting (default: 192)")
+    parser.add_argument("--folder", type=Path, default=Path("training/proxies"), help="measured settings are kept here")
+    parser.add_argument("--out", type=Path, default=Path("results/embedded"))
+    options = parser.parse_args(arguments)
+    entry = models.entry(options.model)
+    pairs = truth_pairs(options.videos, first_seed=2_000_000)
+    bench = Bench(Generator(models.load(entry), entry), load_judge(), pairs, options.folder)
+    rng = random.Random(0)
+    specs = [random_spec(rng, entry.depths) for _ in range(options.settings)]
+    with torch.inference_mode():
+        baseline = bench.measure(GuidanceSpec(cfg_scale=entry.defaults.cfg_scale))
+        measured = []
+        for number, spec in enumerate(specs):
+            measured.append(bench.measure(spec))
+            print(number, spec.hash(), measured[-1].verdict, flush=True)  # noqa: T201
+    space = load_space(entry.name, entry.depths)
+    proxies = ProxyJudge.calibrate(space.objective, {kind.name: kind for kind in bench.scorers.kinds}, baseline.rows)
+    write(options.out / entry.name, measured, proxies)
+
+
+def write(folder: Path, measured: Sequence[Measured], proxies: ProxyJudge) -> None:
+    """Write ``proxies.csv`` (one line a setting) and ``proxies.json`` (the correlations)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    objective = [fmean(delta for row in item.rows if (delta := proxies.delta(row)) is not None) for item in measured]
+    truths = truth_of([item.verdict for item in measured])
+    parts = [[proxies.parts(row) for row in item.rows] for item in measured]
+    names = sorted(proxies.kinds)
+    columns = {name: [fmean(part.get(name, 0.0) for part in rows) for rows in parts] for name in names}
+    with (folder / "proxies.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["objective", "truth", "frechet", "digit", "direction", *names, "setting"])
+        for i, item in enumerate(measured):
+            v = item.verdict
+            numbers = [objective[i], truths[i], v.frechet, v.digit_accuracy, v.direction_accuracy]
+            numbers += [columns[name][i] for name in names]
+            writer.writerow([*(f"{value:.4f}" for value in numbers), json.dumps(item.spec.to_dict(), sort_keys=True)])
+    correlations = {name: round(float(spearmanr(column, truths)[0]), 4) for name, column in columns.items()}
+    summary = {
+        "settings": len(measured),
+        "videos": len(measured[0].rows),
+        "spearman": {"objective": round(float(spearmanr(objective, truths)[0]), 4), **correlations},
+    }
+    (folder / "proxies.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(summary, indent=1))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Ground truth of guidance settings on an embedded model: ``python -m stg_tune.embedded.truth``.
+
+Every arm is generated on the same (caption, seed) pairs and judged by the independent judge. Arms are kept one by one,
+so that a run may be ended and repeated with more videos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stg_tune.embedded import digits
+from stg_tune.embedded.checkpoints import to_pixels
+from stg_tune.embedded.judge import Judge, frechet
+from stg_tune.records import GuidanceSpec, Pair, Segment, SkipOp, SkipTerm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from stg_tune.generate import Generator
+
+BATCH = 32
+RESAMPLES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What the judge saw in the videos of one arm."""
+
+    features: NDArray[np.float64]
+    """(videos, 96)."""
+    answers: NDArray[np.int64]
+    """(videos, 3): digit, colour, direction."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Judged:
+        """Some of the videos."""
+        return Judged(features=self.features[rows], answers=self.answers[rows])
+
+
+def truth_pairs(count: int, *, first_seed: int = 1_000_000) -> list[Pair]:
+    """``count`` pairs that go round the captions in a shuffled order; the seeds are never used by a search."""
+    captions = digits.captions()
+    order = np.random.default_rng(0).permutation(len(captions))
+    return [Pair(prompt=captions[order[i % len(order)]], seed=first_seed + i) for i in range(count)]
+
+
+def single_layer(stack: str, index: int, op: SkipOp, stg_scale: float, cfg_scale: float) -> GuidanceSpec:
+    """One skipped block over the whole schedule."""
+    term = SkipTerm(name=stack, skip_layers={stack: (index,)}, skip_op=op, stg_scale=stg_scale)
+    return GuidanceSpec(cfg_scale=cfg_scale, segments=(Segment(terms=(term,)),))
+
+
+def judge_arm(generator: Generator, judge: Judge, spec: GuidanceSpec, pairs: Sequence[Pair], folder: Path) -> Judged:
+    """Generate and judge the pairs of one arm; what ``folder`` holds already is not done again."""
+    path = folder / f"{spec.hash()}.npz"
+    done = _read(path)
+    parts = [] if done is None else [done]
+    start = 0 if done is None else len(done.answers)
+    for first in range(start, len(pairs), BATCH):
+        made = generator.many(spec, pairs[first : min(first + BATCH, len(pairs))])
+        videos = np.stack([item.video.frames.numpy() for item in made])
+        features, answers = judge.look(to_pixels(videos))
+        parts.append(Judged(features=features, answers=answers))
+    arm = Judged(
+        features=np.concatenate([part.features for part in parts]),
+        answers=np.concatenate([part.answers for part in parts]),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(path, features=arm.features.astype(np.float32), answers=arm.answers.astype(np.int8))
+    return arm[np.arange(len(pairs))]
+
+
+def distance_gain(judge: Judge, arm: Judged, baseline: Judged) -> tuple[float, float, float]:
+    """Frechet distance of ``baseline`` minus that of ``arm`` on the same pairs, and its 95 % bootstrap interval."""
+    rng = np.random.default_rng(0)
+    count = len(arm.answers)
+    draws = [_gain(judge, arm[rows], baseline[rows]) for rows in rng.integers(0, count, (RESAMPLES, count))]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    # resampling adds the same upward bias to both distances, so that the interval is centred on the plain gain
+    plain = _gain(judge, arm, baseline)
+    shift = plain - float(np.median(draws))
+    return plain, float(low) + shift, float(high) + shift
+
+
+def _gain(judge: Judge, arm: Judged, baseline: Judged) -> float:
+    return distance(judge, baseline) - distance(judge, arm)
+
+
+def distance(judge: Judge, arm: Judged) -> float:
+    """Frechet distance of an arm to real videos."""
+    return frechet(arm.features.mean(0), np.cov(arm.features, rowvar=False), judge.mean, judge.covariance)
+
+
+def _read(path: Path) -> Judged | None:
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as saved:
+        return Judged(features=saved["features"].astype(np.float64), answers=saved["answers"].astype(np.int64))

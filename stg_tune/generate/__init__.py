@@ -1,0 +1,5 @@
+"""(pipeline, specification, pair) -> video."""
+
+from stg_tune.generate.generator import Generated as Generated
+from stg_tune.generate.generator import GenerationFailedError as GenerationFailedError
+from stg_tune.generate.generator import Generator as Generator

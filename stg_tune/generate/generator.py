@@ -1,0 +1,143 @@
+"""(pipeline, specification, pair) -> video. The noise depends on the pair alone."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from stg_tune.errors import StgTuneError
+from stg_tune.guidance import guided
+from stg_tune.models.base import GenerationDefaults, ModelEntry
+from stg_tune.video import Video
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stg_tune.records import GuidanceSpec, Pair
+
+
+class Pipeline(Protocol):
+    """What is asked of a diffusers video pipeline."""
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Return an object whose ``frames`` are floats (B, T, 3, H, W) for ``output_type="pt"``."""
+
+    def set_progress_bar_config(self, **settings: Any) -> None:
+        """Settings of the pipeline's own progress bar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """One video and what it cost."""
+
+    video: Video
+    """The frames."""
+    effects: Mapping[str, float]
+    """Term name -> mean of ``||c - p|| / ||c||`` over the active steps (of the whole batch)."""
+    forwards: float
+    """Denoiser-forward equivalents of one row."""
+    seconds: float
+    """Wall time; of a batch, the share of one video."""
+
+
+class GenerationFailedError(StgTuneError):
+    """No usable video came out; ``kind`` is ``nan`` or ``oom``, the word that the storage keeps."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        """Keep the kind beside the message."""
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+
+
+class Generator:
+    """One loaded pipeline with fixed size, length and number of steps."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        entry: ModelEntry,
+        *,
+        num_inference_steps: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_frames: int | None = None,
+    ) -> None:
+        """Take what is not given from the model's defaults; the pipeline's progress bar is silenced."""
+        self.pipeline = pipeline
+        self.entry = entry
+        self.defaults = GenerationDefaults(
+            height=height or entry.defaults.height,
+            width=width or entry.defaults.width,
+            num_frames=num_frames or entry.defaults.num_frames,
+            num_inference_steps=num_inference_steps or entry.defaults.num_inference_steps,
+            cfg_scale=entry.defaults.cfg_scale,
+            fps=entry.defaults.fps,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+
+    def __call__(self, spec: GuidanceSpec, pair: Pair) -> Generated:
+        """Generate one video; the same arguments give the same frames.
+
+        Raises:
+            GenerationFailedError: the frames hold NaN, or the device is out of memory.
+        """
+        return self.many(spec, [pair])[0]
+
+    def many(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> list[Generated]:
+        """Generate several pairs in one batch: the videos that one call each would give, up to rounding.
+
+        Raises:
+            GenerationFailedError: the frames of any video hold NaN, or the device is out of memory.
+        """
+        if not pairs:
+            return []
+        began = time.perf_counter()
+        try:
+            frames, effects, forwards = self._run(spec, pairs)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise GenerationFailedError("oom", f"{len(pairs)} video(s) in one batch: {error}") from error
+        seconds = (time.perf_counter() - began) / len(pairs)
+        return [
+            Generated(video=self._video(clip, pair), effects=effects, forwards=forwards, seconds=seconds)
+            for clip, pair in zip(frames, pairs, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _run(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> tuple[Tensor, Mapping[str, float], float]:
+        with guided(self.pipeline, spec, architecture=self.entry.architecture) as run:
+            output = self.pipeline(
+                prompt=[pair.prompt for pair in pairs],
+                # one generator a video and always on the CPU: the noise knows nothing of batch, worker or device
+                generator=[torch.Generator("cpu").manual_seed(pair.seed) for pair in pairs],
+                height=self.defaults.height,
+                width=self.defaults.width,
+                num_frames=self.defaults.num_frames,
+                num_inference_steps=self.defaults.num_inference_steps,
+                guidance_scale=_pipeline_scale(spec),
+                output_type="pt",
+                **self._clock(),
+            )
+            return output.frames, dict(run.effects()), run.forwards / len(pairs)
+
+    def _clock(self) -> dict[str, int]:
+        """``fps`` for the pipelines whose model is told it."""
+        takes = inspect.signature(self.pipeline.__call__).parameters
+        return {"fps": self.defaults.fps} if "fps" in takes else {}
+
+    def _video(self, clip: Tensor, pair: Pair) -> Video:
+        if not bool(torch.isfinite(clip).all()):
+            raise GenerationFailedError("nan", f"the frames of {pair.prompt!r}, seed {pair.seed} are not finite")
+        return Video.from_float(clip, self.defaults.fps)
+
+
+def _pipeline_scale(spec: GuidanceSpec) -> float:
+    """What the pipeline is called with: its own CFG where it will do, else any scale that makes it send both rows."""
+    scales = {spec.cfg_scale, *(segment.cfg_scale for segment in spec.segments)} - {None}
+    if scales == {1}:
+        return 1.0
+    return spec.cfg_scale if spec.cfg_scale > 1 else 2.0

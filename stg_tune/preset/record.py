@@ -1,0 +1,229 @@
+"""What a preset is, as frozen records (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from stg_tune.errors import StgTuneError
+from stg_tune.models.base import GenerationDefaults
+from stg_tune.records import Direction, GuidanceSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA = "stg-tune/preset/1"
+
+CombineSpace = Literal["velocity", "epsilon", "v_prediction", "sample"]
+"""What the numbers are that are combined and rescaled: the raw prediction of a flow, noise, v or x0 model."""
+
+COMBINE_SPACES: tuple[CombineSpace, ...] = get_args(CombineSpace)
+WINDOW_RULE = "start <= step / num_steps < stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainInterval:
+    """A paired gain with its confidence interval; positive is better."""
+
+    mean: float
+    """The estimate."""
+    low: float | None
+    """Lower end; ``None``: unbounded."""
+    high: float | None
+    """Upper end; ``None``: unbounded."""
+    level: float
+    """Two-sided confidence level, 0 to 1."""
+    pairs: int
+    """Held-out (prompt, seed) pairs behind it."""
+    clusters: int
+    """Different prompts behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerGain:
+    """One scorer on the held-out pairs."""
+
+    name: str
+    """The scorer."""
+    direction: Direction
+    """Which way is better."""
+    unit: str
+    """Unit of ``baseline``, ``value``, ``spread`` and ``gain``."""
+    weights: str
+    """Checksum of the scorer's weights."""
+    weight: float
+    """Weight in the objective; 0: reported only."""
+    baseline: float
+    """Mean of the model's default."""
+    value: float
+    """Mean of the preset."""
+    spread: float
+    """Between-pair standard deviation of the default: the unit of the objective."""
+    gain: GainInterval
+    """Paired gain; positive is better whatever the direction."""
+    unscored: int
+    """Pairs that could not be scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Why the preset should be believed."""
+
+    improved: bool
+    """The lower end of ``gain`` is above 0 and all guards hold."""
+    reason: str
+    """The same in one sentence."""
+    baseline: GuidanceSpec
+    """The model's default, which everything is compared with."""
+    best_cfg: GuidanceSpec
+    """The best setting without skip guidance."""
+    gain: GainInterval
+    """Objective over the default, in baseline standard deviations."""
+    stg_gain: GainInterval | None
+    """Objective of skip guidance over the best setting without it."""
+    cfg_gain: GainInterval | None
+    """Objective of the best setting without skip guidance over the default; ``None``: the default is the best."""
+    scorers: tuple[ScorerGain, ...]
+    """Each scorer apart."""
+    guards: Mapping[str, float]
+    """Guard -> by how much it is broken; 0 or less: it holds."""
+    relative_cost: float
+    """Denoiser forwards of a video over those of the default; 0: unknown."""
+    evaluations: int
+    """Evaluations of one (configuration, pair) that the run spent in all."""
+    budget: str
+    """As the user wrote it."""
+    looks: int
+    """Planned looks at the confirmation; the intervals hold for all of them together."""
+    seed: int
+    """Of the run."""
+    versions: Mapping[str, str]
+    """Library versions."""
+    date: str
+    """``YYYY-MM-DD``."""
+
+    def __post_init__(self) -> None:
+        """Freeze the mappings."""
+        for name in ("guards", "versions"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A guidance setting for one model; ``stg_tune.guided(pipe, preset)`` runs ``preset.spec``."""
+
+    name: str
+    """For people."""
+    family: str
+    """Model family: ``open-sora``, ``mochi``, ..."""
+    model: str
+    """What ``--model`` takes."""
+    checkpoint: str
+    """Hub id, or ``embedded``."""
+    revision: str
+    """Revision or checksum of the checkpoint; empty: unknown."""
+    stacks: Mapping[str, int]
+    """Stack name -> number of blocks, so that indices mean something."""
+    spec: GuidanceSpec
+    """The setting."""
+    combine_space: CombineSpace = "velocity"
+    """Space in which predictions are combined and rescaled."""
+    generation: GenerationDefaults
+    """How videos were made: size, frames, steps."""
+    evidence: Evidence | None = None
+    """Why it should be believed; ``None``: written by hand."""
+    branch: Literal["cond"] = field(default="cond", init=False)
+    """Weak predictions see the prompt."""
+    rescale_std: Literal["per_sample"] = field(default="per_sample", init=False)
+    """What standard deviations of the rescale are taken over; a factor of 0 is off, 1 is full."""
+
+    def __post_init__(self) -> None:
+        """Check that every layer exists."""
+        object.__setattr__(self, "stacks", MappingProxyType(dict(self.stacks)))
+        if self.combine_space not in COMBINE_SPACES:
+            allowed = ", ".join(COMBINE_SPACES)
+            raise StgTuneError(f"combine_space must be one of {allowed}, got {self.combine_space!r}")
+        for stack, index in _layers(self.spec):
+            _check_layer(stack, index, self.stacks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form, the content of a preset file."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "model": {
+                "family": self.family,
+                "name": self.model,
+                "checkpoint": self.checkpoint,
+                "revision": self.revision,
+                "stacks": dict(self.stacks),
+            },
+            "guidance": self.spec.to_dict(),
+            "meaning": {
+                "branch": self.branch,
+                "combine_space": self.combine_space,
+                "rescale_std": self.rescale_std,
+                "window": WINDOW_RULE,
+            },
+            "generation": asdict(self.generation),
+            "evidence": None if self.evidence is None else _evidence_to_dict(self.evidence),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preset:
+        """Read a mapping that fits ``preset.schema.json``; a layer that does not exist raises ``StgTuneError``."""
+        model, evidence = data["model"], data["evidence"]
+        return cls(
+            name=data["name"],
+            family=model["family"],
+            model=model["name"],
+            checkpoint=model["checkpoint"],
+            revision=model["revision"],
+            stacks=model["stacks"],
+            spec=GuidanceSpec.from_dict(data["guidance"]),
+            combine_space=data["meaning"]["combine_space"],
+            generation=GenerationDefaults(**data["generation"]),
+            evidence=None if evidence is None else _evidence_from_dict(evidence),
+        )
+
+
+def _layers(spec: GuidanceSpec) -> list[tuple[str, int]]:
+    terms = [term for segment in spec.segments for term in segment.terms]
+    return [(stack, index) for term in terms for stack, indices in term.skip_layers.items() for index in indices]
+
+
+def _check_layer(stack: str, index: int, stacks: Mapping[str, int]) -> None:
+    if stack not in stacks:
+        raise StgTuneError(f"skip_layers names the stack {stack!r}; the model has {', '.join(sorted(stacks))}")
+    if index >= stacks[stack]:
+        raise StgTuneError(f"skip_layers.{stack}: there is no layer {index}; allowed: 0 to {stacks[stack] - 1}")
+
+
+def _evidence_to_dict(evidence: Evidence) -> dict[str, Any]:
+    plain = {name: getattr(evidence, name) for name in Evidence.__dataclass_fields__}
+    intervals = {name: _interval_to_dict(plain[name]) for name in ("gain", "stg_gain", "cfg_gain")}
+    return {
+        **plain,
+        **intervals,
+        "baseline": evidence.baseline.to_dict(),
+        "best_cfg": evidence.best_cfg.to_dict(),
+        "scorers": [asdict(item) for item in evidence.scorers],
+        "guards": dict(evidence.guards),
+        "versions": dict(evidence.versions),
+    }
+
+
+def _evidence_from_dict(data: Mapping[str, Any]) -> Evidence:
+    intervals = {name: _interval_from_dict(data[name]) for name in ("gain", "stg_gain", "cfg_gain")}
+    scorers = tuple(ScorerGain(**{**item, "gain": GainInterval(**item["gain"])}) for item in data["scorers"])
+    specs = {name: GuidanceSpec.from_dict(data[name]) for name in ("baseline", "best_cfg")}
+    return Evidence(**{**data, **intervals, **specs, "scorers": scorers})
+
+
+def _interval_to_dict(interval: GainInterval | None) -> dict[str, Any] | None:
+    return None if interval is None else asdict(interval)
+
+
+def _interval_from_dict(data: Mapping[str, Any] | None) -> GainInterval | None:
+    return None if data is None else GainInterval(**data)

@@ -1,0 +1,292 @@
+"""The words every stage speaks: frozen, keyword-only dataclasses of plain fields (standard library only)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from stg_tune.errors import StgTuneError
+
+SkipOp = Literal["attention", "residual"]
+"""``attention`` is STG-A (the self-attention map becomes the identity: the block gets ``to_out(V)``, eq. 16-17 of
+arXiv:2411.18664); ``residual`` is STG-R (the whole residual block returns its input, eq. 14-15)."""
+
+Combination = Literal["independent", "orthogonal"]
+"""``independent`` is eq. 20, ``orthogonal`` is eq. 21 (later terms lose their part along earlier ones)."""
+
+Direction = Literal["maximize", "minimize"]
+
+SKIP_OPS: tuple[SkipOp, ...] = ("attention", "residual")
+COMBINATIONS: tuple[Combination, ...] = ("independent", "orthogonal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipTerm:
+    """One weak prediction ``p_k`` and the strength with which the sample is pushed away from it."""
+
+    name: str
+    """What the effect report and the plots call it: ``spatial``, ``temporal``, ``joint``, ..."""
+    skip_layers: Mapping[str, tuple[int, ...]]
+    """Stack name -> zero-based block indices, ascending, no duplicates; at least one index in all."""
+    skip_op: SkipOp
+    """What happens in a listed block."""
+    stg_scale: float
+    """``w`` in ``+ w (c - p)``; 0 switches the term off. Any finite number; published values are 0.5 to 4."""
+
+    def __post_init__(self) -> None:
+        """Freeze and check the fields."""
+        layers = {
+            stack: _indices(self.name, stack, indices) for stack, indices in sorted(self.skip_layers.items()) if indices
+        }
+        if not layers:
+            raise StgTuneError(f"term {self.name!r} skips no layer: give at least one index in skip_layers")
+        object.__setattr__(self, "skip_layers", MappingProxyType(layers))
+        _one_of(self.skip_op, SKIP_OPS, f"skip_op of term {self.name!r}")
+        _finite(self.stg_scale, f"stg_scale of term {self.name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle through plain dictionaries (a mapping proxy cannot be pickled)."""
+        return (_term_from_dict, (self.to_dict(),))
+
+    def __hash__(self) -> int:
+        """Hash the canonical JSON form."""
+        return hash(_canonical(self.to_dict()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {
+            "name": self.name,
+            "skip_layers": {stack: list(indices) for stack, indices in self.skip_layers.items()},
+            "skip_op": self.skip_op,
+            "stg_scale": self.stg_scale,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """The guidance inside one half-open window of the schedule, ``start <= step / num_steps < stop``."""
+
+    start: float = 0.0
+    """First fraction of the schedule that is inside, 0 to 1 (0 = the noisiest step)."""
+    stop: float = 1.0
+    """First fraction that is outside again, ``start`` to 1."""
+    cfg_scale: float | None = None
+    """``g`` of eq. 6 inside the window; ``None`` keeps the scale of the specification."""
+    terms: tuple[SkipTerm, ...] = ()
+    """Weak predictions, in the order eq. 21 orthogonalises them."""
+    combination: Combination = "independent"
+    """How several terms are added."""
+    rescale: float = 0.0
+    """``phi`` of arXiv:2305.08891: 0 is off, 1 gives the result the per-sample std of the prompted prediction."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        where = f"segment [{self.start}, {self.stop})"
+        for bound in (self.start, self.stop):
+            _between(bound, 0.0, 1.0, f"a bound of {where}")
+        if self.stop < self.start:
+            raise StgTuneError(f"{where} ends before it starts: start must be <= stop")
+        if self.cfg_scale is not None:
+            _finite(self.cfg_scale, f"cfg_scale of {where}")
+        _one_of(self.combination, COMBINATIONS, f"combination of {where}")
+        _between(self.rescale, 0.0, 1.0, f"rescale of {where}")
+        names = [term.name for term in self.terms]
+        if len(set(names)) != len(names):
+            raise StgTuneError(f"{where} has two terms of one name ({', '.join(names)}): give each its own name")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {
+            "start": self.start,
+            "stop": self.stop,
+            "cfg_scale": self.cfg_scale,
+            "terms": [term.to_dict() for term in self.terms],
+            "combination": self.combination,
+            "rescale": self.rescale,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceSpec:
+    """A whole guidance setting: plain CFG with ``cfg_scale`` outside all segments, the segment's setting inside."""
+
+    cfg_scale: float
+    """``g`` of eq. 6, ``u + g (c - u)``; 1 means no classifier-free guidance."""
+    segments: tuple[Segment, ...] = ()
+    """Segments that do not overlap, in ascending order."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        _finite(self.cfg_scale, "cfg_scale")
+        for earlier, later in zip(self.segments, self.segments[1:], strict=False):
+            if later.start < earlier.stop:
+                raise StgTuneError(
+                    f"segment [{later.start}, {later.stop}) begins before [{earlier.start}, {earlier.stop}) has ended: "
+                    "list segments in ascending order without overlap"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form; ``GuidanceSpec.from_dict`` reads it back."""
+        return {"cfg_scale": self.cfg_scale, "segments": [segment.to_dict() for segment in self.segments]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> GuidanceSpec:
+        """Read the form of ``to_dict``; unknown and missing fields raise ``StgTuneError`` by name."""
+        fields = _fields(data, {"cfg_scale"}, {"segments"}, "guidance")
+        segments = _items(fields.get("segments", ()), "segments")
+        return cls(cfg_scale=fields["cfg_scale"], segments=tuple(_segment_from_dict(item) for item in segments))
+
+    def hash(self) -> str:
+        """16 hex digits over the canonical JSON (floats rounded to 6 digits): the key of a configuration."""
+        return hashlib.sha256(_canonical(self.to_dict()).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One test case: the same prompt and the same initial noise for every configuration."""
+
+    prompt: str
+    """The caption."""
+    seed: int
+    """Seed of the CPU generator that draws the initial noise."""
+
+    @property
+    def key(self) -> str:
+        """A short stable name, the same in the storage and in file names."""
+        return hashlib.sha256(f"{self.seed}\n{self.prompt}".encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form."""
+        return {"prompt": self.prompt, "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreKind:
+    """What a number of a scorer means."""
+
+    name: str
+    """``aesthetic``, ``alignment``, ``temporal_lpips``, ``imaging_quality``, ``motion``, ``saturation``, ..."""
+    direction: Direction
+    """Which way is better."""
+    low: float
+    """Least possible value (``-inf`` when unbounded)."""
+    high: float
+    """Greatest possible value (``inf`` when unbounded)."""
+    unit: str
+    """Unit in words, for axes and tables."""
+    weights: str = "none"
+    """SHA-256 (first 16 digits) of the weights behind the score; ``none`` when it is plain arithmetic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One number of one video, or the reason why there is none (never 0 in its place)."""
+
+    kind: ScoreKind
+    """What is measured."""
+    value: float | None
+    """The number, or ``None``: could not score."""
+    reason: str = ""
+    """Why there is no number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one (configuration, pair) gave; one row of the table ``evaluations``."""
+
+    config: str
+    """``GuidanceSpec.hash()`` of the configuration."""
+    pair: Pair
+    """The test case."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Scorer name -> raw value; a scorer that could not score is absent."""
+    unscored: Mapping[str, str] = field(default_factory=dict)
+    """Scorer name -> why it could not score."""
+    seconds: float = 0.0
+    """Wall time of generation and scoring."""
+    forwards: float = 0.0
+    """Denoiser-forward equivalents of one row (prefix reuse makes late layers cheaper)."""
+    effects: Mapping[str, float] = field(default_factory=dict)
+    """Term name -> mean of ``||c - p|| / ||c||`` over the active steps."""
+    error: str = ""
+    """Typed failure (``nan``, ``oom``, ``timeout``, ...) with its message; empty when the pair is fine."""
+
+
+def _term_from_dict(data: Mapping[str, Any]) -> SkipTerm:
+    fields = _fields(data, {"name", "skip_layers", "skip_op", "stg_scale"}, set(), "term")
+    layers = fields["skip_layers"]
+    if not isinstance(layers, Mapping):
+        raise StgTuneError(f"skip_layers must map a stack name to a list of indices, got {layers!r}")
+    frozen = {stack: tuple(_items(indices, f"skip_layers.{stack}")) for stack, indices in layers.items()}
+    return SkipTerm(name=fields["name"], skip_layers=frozen, skip_op=fields["skip_op"], stg_scale=fields["stg_scale"])
+
+
+def _segment_from_dict(data: Mapping[str, Any]) -> Segment:
+    optional = {"start", "stop", "cfg_scale", "terms", "combination", "rescale"}
+    fields = _fields(data, set(), optional, "segment")
+    fields["terms"] = tuple(_term_from_dict(item) for item in _items(fields.get("terms", ()), "terms"))
+    return Segment(**fields)
+
+
+def _fields(data: object, required: set[str], optional: set[str], what: str) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise StgTuneError(f"a {what} must be an object with named fields, got {data!r:.80}")
+    unknown = sorted(str(key) for key in data if key not in required | optional)
+    missing = sorted(required - set(data))
+    if unknown or missing:
+        problem = f"unknown field {unknown[0]!r}" if unknown else f"missing field {missing[0]!r}"
+        raise StgTuneError(f"{what}: {problem}; fields are {', '.join(sorted(required | optional))}")
+    return dict(data)
+
+
+def _items(value: object, what: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise StgTuneError(f"{what} must be a list, got {value!r:.80}")
+    return list(value)
+
+
+def _indices(term: str, stack: str, indices: tuple[int, ...]) -> tuple[int, ...]:
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+            raise StgTuneError(f"skip_layers.{stack} of term {term!r}: {index!r} is not a block index (0, 1, 2, ...)")
+    if len(set(indices)) != len(indices):
+        raise StgTuneError(f"skip_layers.{stack} of term {term!r} names a block twice: {list(indices)}")
+    return tuple(sorted(indices))
+
+
+def _finite(value: object, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise StgTuneError(f"{what} must be a finite number, got {value!r}")
+
+
+def _between(value: object, low: float, high: float, what: str) -> None:
+    _finite(value, what)
+    assert isinstance(value, int | float)
+    if not low <= value <= high:
+        raise StgTuneError(f"{what} must be between {low} and {high}, got {value!r}")
+
+
+def _one_of(value: object, allowed: tuple[str, ...], what: str) -> None:
+    if value not in allowed:
+        raise StgTuneError(f"{what} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _canonical(data: object) -> str:
+    return json.dumps(_rounded(data), sort_keys=True, separators=(",", ":"))
+
+
+def _rounded(data: object) -> object:
+    if isinstance(data, float):
+        return round(data, 6) + 0.0
+    if isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if isinstance(data, dict):
+        return {key: _rounded(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_rounded(value) for value in data]
+    return data

@@ -1,0 +1,121 @@
+"""Every evaluation goes through the ledger: answered from the table when known, else evaluated and committed first."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stg_tune.errors import StgTuneError
+from stg_tune.search.storage import EvaluationTable, Key, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from stg_tune.records import Evaluation
+    from stg_tune.search.executor import Executor, Finished, Task
+
+FULL = "full"
+"""Fidelity of an evaluation with the model's own steps, frames and resolution."""
+
+
+class Ledger:
+    """A cache over the table that also counts what a run has used.
+
+    ``spent`` counts distinct (configuration, pair) that the run asked for, from the table or not, so that a resumed run
+    counts as the uninterrupted one would.
+
+    Args:
+        table: Where rows are kept.
+        executor: Evaluates what is not known.
+        versions: Library versions, stored with each new row.
+        on_evaluation: Called with each evaluation the first time the run asks for it, and whether it is new.
+    """
+
+    def __init__(
+        self,
+        table: EvaluationTable,
+        executor: Executor,
+        *,
+        versions: Mapping[str, str],
+        on_evaluation: Callable[[Evaluation, bool], None],
+    ) -> None:
+        self._table = table
+        self._executor = executor
+        self._versions = versions
+        self._on_evaluation = on_evaluation
+        rows = (row for row in table.rows() if row.fidelity == FULL)
+        self._known = {(row.evaluation.config, row.evaluation.pair.key): row.evaluation for row in rows}
+        self._used: dict[Key, Evaluation] = {}
+        self._new: set[Key] = set()
+
+    @property
+    def slots(self) -> int:
+        """How many pairs run at the same time."""
+        return self._executor.slots
+
+    @property
+    def spent(self) -> int:
+        """Distinct (configuration, pair) used by this run so far."""
+        return len(self._used)
+
+    @property
+    def seconds(self) -> float:
+        """Evaluation time behind ``spent``, summed over the workers."""
+        return sum(row.seconds for row in self._used.values())
+
+    @property
+    def used(self) -> Sequence[Evaluation]:
+        """The evaluations behind ``spent``."""
+        return tuple(self._used.values())
+
+    def missing(self, tasks: Sequence[Task]) -> int:
+        """How many of ``tasks`` would add to ``spent``."""
+        return len({task.key for task in tasks} - self._used.keys())
+
+    def run(self, tasks: Sequence[Task]) -> Generator[Evaluation, None, None]:
+        """Yield the evaluations in the order of ``tasks``; closing the generator early leaves the rest undone."""
+        unknown = list({task.key: task for task in tasks if task.key not in self._known}.values())
+        with closing(self._executor.run(unknown)) as results:
+            for task in tasks:
+                yield self._use(task, results)
+
+    def _use(self, task: Task, results: Iterator[Finished]) -> Evaluation:
+        while task.key not in self._known:
+            self._commit(next(results))
+        row = self._known[task.key]
+        if task.key not in self._used:
+            self._used[task.key] = row
+            self._on_evaluation(row, task.key in self._new)
+        return row
+
+    def _commit(self, finished: Finished) -> None:
+        task, evaluation = finished.task, _finite(finished.evaluation)
+        if (evaluation.config, evaluation.pair.key) != task.key:
+            raise StgTuneError(
+                f"asked for configuration {task.key[0]} on pair {task.key[1]}, the evaluator answered for "
+                f"{evaluation.config} on {evaluation.pair.key}: it must return spec.hash() and the pair it was given"
+            )
+        row = Row(
+            spec=task.spec,
+            evaluation=evaluation,
+            role=task.role,
+            fidelity=FULL,
+            worker=finished.worker,
+            versions=self._versions,
+        )
+        self._table.add(row)
+        self._known[task.key] = evaluation
+        self._new.add(task.key)
+
+
+def _finite(evaluation: Evaluation) -> Evaluation:
+    """Move scores that are no numbers to ``unscored``: arithmetic on NaN would hide them in every mean."""
+    bad = {
+        name: f"the score came out as {value}" for name, value in evaluation.scores.items() if not math.isfinite(value)
+    }
+    if not bad:
+        return evaluation
+    scores = {name: value for name, value in evaluation.scores.items() if name not in bad}
+    return replace(evaluation, scores=scores, unscored={**evaluation.unscored, **bad})

@@ -1,0 +1,204 @@
+"""What "better" means: paired differences to the baseline, in units of its spread, weighted, with guards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from stg_tune.errors import StgTuneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from stg_tune.records import Evaluation, ScoreKind
+
+GuardRule = Literal["at_least_fraction", "at_most_fraction", "drop_at_most_sd"]
+"""``at_least_fraction`` / ``at_most_fraction``: the mean over the pairs against the baseline's mean on the same pairs;
+``drop_at_most_sd``: how many baseline standard deviations the mean may get worse."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """A limit that a configuration must keep, however good its objective is."""
+
+    scorer: str
+    """Whose score is limited."""
+    rule: GuardRule
+    """How the limit is formed."""
+    value: float
+    """The limit: a fraction of the baseline's mean, or baseline standard deviations."""
+    why: str = ""
+    """The reason, for people."""
+
+    @property
+    def name(self) -> str:
+        """``motion at_least_fraction 0.95``."""
+        return f"{self.scorer} {self.rule} {self.value:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Weights and guards; the value is a weighted mean of paired gains in baseline standard deviations."""
+
+    weights: Mapping[str, float]
+    """Scorer name -> weight, at least one above 0; they are divided by their sum."""
+    guards: tuple[Guard, ...] = ()
+    """Limits; a configuration that breaks one is infeasible."""
+    penalty: float = 3.0
+    """Baseline standard deviations that a pair loses when it could not be scored (never the value 0)."""
+
+    def __post_init__(self) -> None:
+        """Check the weights and freeze them."""
+        if not any(weight > 0 for weight in self.weights.values()):
+            raise StgTuneError("objective.weights gives no scorer a weight above 0: nothing would be optimised")
+        bad = [name for name, weight in self.weights.items() if not math.isfinite(weight) or weight < 0]
+        if bad:
+            raise StgTuneError(f"objective.weights.{bad[0]} must be a finite number >= 0, got {self.weights[bad[0]]!r}")
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle through plain dictionaries (a mapping proxy cannot be pickled)."""
+        return (Objective.from_dict, (self.to_dict(),))
+
+    @property
+    def scorers(self) -> tuple[str, ...]:
+        """Names of the scorers that weights and guards speak of."""
+        names = [name for name, weight in self.weights.items() if weight > 0] + [guard.scorer for guard in self.guards]
+        return tuple(dict.fromkeys(names))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON form; ``from_dict`` reads it back."""
+        guards = [{"scorer": g.scorer, "rule": g.rule, "value": g.value, "why": g.why} for g in self.guards]
+        return {"weights": dict(self.weights), "guards": guards, "penalty": self.penalty}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Objective:
+        """Read a checked mapping (the ``objective`` part of a space file or of ``run.json``)."""
+        guards = tuple(Guard(**guard) for guard in data.get("guards", ()))
+        return cls(weights=dict(data["weights"]), guards=guards, penalty=float(data.get("penalty", 3.0)))
+
+    def check(self, kinds: Mapping[str, ScoreKind]) -> None:
+        """Raise ``StgTuneError`` when a weight or guard names a scorer that does not exist."""
+        unknown = [name for name in self.scorers if name not in kinds]
+        if unknown:
+            raise StgTuneError(
+                f"the objective names the scorer {unknown[0]!r}, which is not there; "
+                f"scorers are {', '.join(sorted(kinds))}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Turns evaluations into paired gains, once the baseline is known."""
+
+    objective: Objective
+    """Weights and guards."""
+    kinds: Mapping[str, ScoreKind]
+    """Scorer name -> direction and meaning."""
+    spread: Mapping[str, float]
+    """Scorer name -> between-pair standard deviation of the baseline on the search pairs, in the scorer's unit."""
+    baseline: Mapping[str, Evaluation] = field(default_factory=dict)
+    """Pair key -> the baseline's evaluation."""
+
+    @classmethod
+    def calibrate(cls, objective: Objective, kinds: Mapping[str, ScoreKind], baseline: Sequence[Evaluation]) -> Judge:
+        """Measure the baseline's spread; a baseline that fails or does not vary is an ``StgTuneError``."""
+        objective.check(kinds)
+        _refuse_failing(baseline)
+        needed = {name for name, weight in objective.weights.items() if weight > 0}
+        measure = {name: _spread if name in needed else _spread_or_zero for name in kinds}
+        spread = {name: of(name, baseline) for name, of in measure.items()}
+        judge = cls(objective=objective, kinds=kinds, spread=spread)
+        return judge.with_baseline(baseline)
+
+    def with_baseline(self, rows: Iterable[Evaluation]) -> Judge:
+        """The same judge that knows the baseline on more pairs (the spread stays)."""
+        return replace(self, baseline={**self.baseline, **{row.pair.key: row for row in rows}})
+
+    def parts(self, row: Evaluation) -> dict[str, float]:
+        """Gain per scorer against the baseline on the same pair, in baseline standard deviations; positive is better.
+
+        A scorer that could score the baseline but not this row counts as ``-penalty``; a scorer that could not score
+        the baseline, or never varies, is left out.
+        """
+        reference = self.baseline[row.pair.key]
+        return {
+            name: self._part(name, row, reference)
+            for name in self.kinds
+            if name in reference.scores and self.spread.get(name, 0.0) > 0 and not reference.error
+        }
+
+    def delta(self, row: Evaluation) -> float | None:
+        """The objective of one pair, or ``None`` when the baseline itself has no score there."""
+        parts = self.parts(row)
+        weights = {name: weight for name, weight in self.objective.weights.items() if weight > 0 and name in parts}
+        total = sum(weights.values())
+        return sum(weight * parts[name] for name, weight in weights.items()) / total if total else None
+
+    def violations(self, rows: Sequence[Evaluation]) -> dict[str, float]:
+        """Guard name -> by how much it is broken (``> 0`` is broken), plus the share of failed pairs."""
+        broken = {guard.name: self._violation(guard, rows) for guard in self.objective.guards}
+        return {**broken, "failed pairs": fmean(bool(row.error) for row in rows) if rows else 0.0}
+
+    def _part(self, name: str, row: Evaluation, reference: Evaluation) -> float:
+        if row.error or name not in row.scores:
+            return -self.objective.penalty
+        return self._sign(name) * (row.scores[name] - reference.scores[name]) / self.spread[name]
+
+    def _violation(self, guard: Guard, rows: Sequence[Evaluation]) -> float:
+        both = [row for row in rows if guard.scorer in self.baseline[row.pair.key].scores and not row.error]
+        scored = [row for row in both if guard.scorer in row.scores]
+        if not both:
+            return 0.0
+        if not scored:
+            return 1.0
+        mean = fmean(row.scores[guard.scorer] for row in scored)
+        reference = fmean(self.baseline[row.pair.key].scores[guard.scorer] for row in scored)
+        if guard.rule == "drop_at_most_sd":
+            return -self._sign(guard.scorer) * (mean - reference) - guard.value * self.spread[guard.scorer]
+        return _fraction_violation(guard, mean, reference)
+
+    def _sign(self, name: str) -> float:
+        return 1.0 if self.kinds[name].direction == "maximize" else -1.0
+
+
+def _fraction_violation(guard: Guard, mean: float, reference: float) -> float:
+    if reference <= 0:
+        raise StgTuneError(
+            f"guard {guard.name!r}: the baseline's mean {guard.scorer} is {reference:.3g}, a fraction of it has no "
+            "meaning; use the rule drop_at_most_sd"
+        )
+    ratio = mean / reference
+    return guard.value - ratio if guard.rule == "at_least_fraction" else ratio - guard.value
+
+
+def _refuse_failing(baseline: Sequence[Evaluation]) -> None:
+    failed = [row for row in baseline if row.error]
+    if len(failed) * 2 > len(baseline):
+        raise StgTuneError(
+            f"the model's own default setting fails on {len(failed)} of {len(baseline)} pairs, nothing can be compared "
+            f"with it; first failure: {failed[0].error}"
+        )
+
+
+def _values(name: str, rows: Sequence[Evaluation]) -> list[float]:
+    return [row.scores[name] for row in rows if name in row.scores and not row.error]
+
+
+def _spread_or_zero(name: str, rows: Sequence[Evaluation]) -> float:
+    values = _values(name, rows)
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def _spread(name: str, rows: Sequence[Evaluation]) -> float:
+    spread = _spread_or_zero(name, rows)
+    values = _values(name, rows)
+    if len(values) < 2 or spread <= 1e-9 * max(abs(value) for value in values):
+        raise StgTuneError(
+            f"scorer {name!r} gave the baseline {len(values)} usable scores with standard deviation {spread:.3g} on "
+            f"{len(rows)} pairs: it cannot be compared; use more varied prompts or drop it from the objective"
+        )
+    return spread

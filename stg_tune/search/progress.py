@@ -1,0 +1,144 @@
+"""What a run tells while it works: events for the command line, and ``DIR/state.json`` for ``status``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from stg_tune.documents import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from stg_tune.records import Evaluation
+    from stg_tune.search.statistics import Interval
+
+Stage = Literal["baseline", "published", "cfg", "screen", "search", "select", "confirm"]
+Status = Literal["running", "interrupted", "failed", "finished"]
+
+STATE_EVERY = 2.0
+"""Seconds between two writes of ``state.json``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """The best setting so far."""
+
+    name: str
+    """Which one."""
+    gain: Interval
+    """Paired gain over the default, in baseline standard deviations."""
+    held_out: bool
+    """False: measured on the pairs that chose it, therefore optimistic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """Where the run is."""
+
+    stage: Stage
+    """What it is doing."""
+    done: int
+    """Evaluations so far, those of an earlier session included."""
+    total: int
+    """Evaluations that the run may use."""
+    stage_done: int
+    """Evaluations of this stage so far."""
+    stage_total: int
+    """Evaluations that this stage may use."""
+    best: Standing | None
+    """The best setting so far."""
+    seconds_left: float | None
+    """Expected remaining time; ``None`` before the first new evaluation."""
+
+
+class Progress(Protocol):
+    """Whoever wants to know."""
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Called after each evaluation and at the beginning of each stage."""
+
+
+def silent(event: ProgressEvent) -> None:
+    """A ``Progress`` that tells nobody."""
+
+
+class Tracker:
+    """Counts evaluations, estimates the end, and keeps ``state.json``.
+
+    Args:
+        progress: Told about each event.
+        directory: Where ``state.json`` is kept; ``None``: nowhere.
+        clock: Seconds of a clock that never goes back.
+    """
+
+    def __init__(self, progress: Progress, directory: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress, self._directory, self._clock = progress, directory, clock
+        self._stage: Stage = "baseline"
+        self._done = self._total = self._stage_done = self._stage_total = 0
+        self._best: Standing | None = None
+        self._new = 0
+        self._begun = clock()
+        self._written = -STATE_EVERY
+
+    def begin(self, stage: Stage, planned: int, total: int) -> None:
+        """A stage begins that may use ``planned`` evaluations; the run may use ``total``."""
+        self._stage, self._stage_done, self._stage_total, self._total = stage, 0, planned, total
+        self._tell()
+
+    def evaluated(self, evaluation: Evaluation, is_new: bool) -> None:
+        """One more evaluation; those from the table cost no time and do not enter the estimate."""
+        self._done += 1
+        self._stage_done += 1
+        if is_new:
+            self._new += 1
+        else:
+            self._begun = self._clock() if not self._new else self._begun
+        self._tell()
+
+    def leader(self, name: str, gain: Interval | None, *, held_out: bool) -> None:
+        """The best setting so far has changed."""
+        if gain is not None:
+            self._best = Standing(name=name, gain=gain, held_out=held_out)
+
+    def finish(self, status: Status, message: str = "") -> None:
+        """The session ends."""
+        self._write(status, message)
+
+    def event(self) -> ProgressEvent:
+        """Where the run is now."""
+        return ProgressEvent(
+            stage=self._stage,
+            done=self._done,
+            total=self._total,
+            stage_done=self._stage_done,
+            stage_total=self._stage_total,
+            best=self._best,
+            seconds_left=self._seconds_left(),
+        )
+
+    def _seconds_left(self) -> float | None:
+        if not self._new:
+            return None
+        return (self._clock() - self._begun) / self._new * max(self._total - self._done, 0)
+
+    def _tell(self) -> None:
+        self._progress(self.event())
+        if self._clock() - self._written >= STATE_EVERY:
+            self._write("running", "")
+
+    def _write(self, status: Status, message: str) -> None:
+        self._written = self._clock()
+        if self._directory is not None:
+            state = {"status": status, "message": message, **event_to_dict(self.event())}
+            write_atomic(self._directory / "state.json", json.dumps(state, indent=1) + "\n")
+
+
+def event_to_dict(event: ProgressEvent) -> dict[str, Any]:
+    """Plain JSON form of an event."""
+    best = event.best
+    shown = {"name": best.name, "held_out": best.held_out, "gain": best.gain.to_dict()} if best else None
+    return {**{key: value for key, value in asdict(event).items() if key != "best"}, "best": shown}

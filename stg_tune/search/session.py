@@ -1,0 +1,227 @@
+"""One pass through the stages: baseline, CFG line, screen, search, race.
+
+A run is a function of its plan and of the evaluations. A resumed run goes through the same stages again, is answered
+from the table where it has been before, and so continues where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from stg_tune.search.bench import Bench, Measurement
+from stg_tune.search.budget import ARMS, Division, divide, parse_budget, search_pairs_of, select_pairs
+from stg_tune.search.cfg_line import CfgLine, run_cfg_line
+from stg_tune.search.encoding import Encoding, is_cfg_only
+from stg_tune.search.executor import Executor, Task
+from stg_tune.search.ledger import Ledger
+from stg_tune.search.race import Finalist, Race, Track, run_race
+from stg_tune.search.result import SearchResult
+from stg_tune.search.screen import ScreenTable, run_screen, single_layers, suggest
+from stg_tune.search.statistics import LEVEL
+from stg_tune.search.storage import EvaluationTable
+from stg_tune.search.study import Trial, TrialStore, TrialStudy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stg_tune.records import GuidanceSpec, Pair
+    from stg_tune.search.plan import RunFile, SearchPlan
+    from stg_tune.search.progress import Stage, Tracker
+
+TRIAL_FINALISTS = 3
+"""Best trials that race."""
+TIMED_PAIRS = 6
+"""Baseline evaluations that turn a time budget into a number."""
+
+
+def divide_plan(plan: SearchPlan, evaluations: list[int]) -> Division:
+    """Divide the first budget; what later ones add goes to search and confirmation, so that earlier choices stay.
+
+    Args:
+        plan: Gives the layers, the published settings and the pairs there are.
+        evaluations: The budgets in the order they were given, in evaluations.
+    """
+    layers, published = len(single_layers(plan.space, plan.depths)), len(plan.published)
+    pairs = min(search_pairs_of(evaluations[0]), len(plan.search_pairs))
+    first = divide(evaluations[0], layers=layers, published=published, search_pairs=pairs)
+    last = divide(evaluations[-1], layers=layers, published=published, search_pairs=pairs)
+    division = replace(first, confirm=min(last.confirm, len(plan.holdout_pairs) - _selecting(plan, first)), search=0)
+    return replace(division, search=max(evaluations[-1] - division.total, 0))
+
+
+def _selecting(plan: SearchPlan, division: Division) -> int:
+    """Held-out pairs set aside for the choice among finalists."""
+    return min(select_pairs(division.select), len(plan.holdout_pairs) // 4)
+
+
+def best_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """The best trials with skip guidance that keep the guards; a stopped one only when no other is there."""
+    able = [trial for trial in trials if trial.measurement.feasible and not trial.repeated]
+    stg = [trial for trial in able if not is_cfg_only(trial.measurement.spec)]
+    stg.sort(key=lambda trial: (not trial.pruned, trial.measurement.mean), reverse=True)
+    whole = [trial for trial in stg if not trial.pruned]
+    return whole[:TRIAL_FINALISTS] or stg[:1]
+
+
+class Session:
+    """Runs the stages of one run; ``result`` tells at any time what has been found.
+
+    Args:
+        run: The run.
+        executor: Evaluates what the table does not know.
+        tracker: Told about progress.
+        directory: Where the run file is updated; ``None``: change nothing (a look at the run).
+    """
+
+    def __init__(self, run: RunFile, executor: Executor, tracker: Tracker, *, directory: Path | None) -> None:
+        self._run, self._plan, self._tracker, self._directory = run, run.plan, tracker, directory
+        self._table = EvaluationTable(run.storage, run.plan.model)
+        self._ledger = Ledger(self._table, executor, versions=run.plan.versions, on_evaluation=tracker.evaluated)
+        self._division: Division | None = None
+        self._bench: Bench | None = None
+        self._baseline: Measurement | None = None
+        self._published: dict[str, Measurement] = {}
+        self._cfg_line: CfgLine | None = None
+        self._screen: ScreenTable | None = None
+        self._study: TrialStudy | None = None
+        self._race: Race | None = None
+
+    def close(self) -> None:
+        """Close the storage."""
+        self._table.close()
+
+    def run(self) -> SearchResult:
+        """Go through all stages."""
+        if self._directory is not None:
+            self._table.claim(self._plan.fingerprint())
+        division = self._division = divide_plan(self._plan, self._evaluations())
+        bench = self._measure_baseline(division)
+        pairs = self._pairs
+        self._begin("cfg", division.cfg)
+        self._cfg_line = run_cfg_line(bench, self._plan.space, self._plan.baseline, pairs, division.cfg)
+        best = self._cfg_line.best
+        self._begin("screen", division.screen)
+        self._screen = run_screen(bench, self._plan.space, self._plan.depths, best, pairs, division.screen)
+        self._search(bench, self._screen)
+        self._race = self._run_race(bench, best)
+        self._note_verdict()
+        return self.result()
+
+    def result(self) -> SearchResult:
+        """What has been found so far."""
+        return SearchResult(
+            plan=self._plan,
+            division=self._division,
+            baseline=self._baseline,
+            spread=dict(self._bench.judge.spread) if self._bench else {},
+            published=self._published,
+            cfg_line=self._cfg_line,
+            screen=self._screen,
+            trials=self._trials,
+            race=self._race,
+            spent=self._ledger.spent,
+            seconds=self._ledger.seconds,
+            failures=sum(bool(row.error) for row in self._ledger.used),
+        )
+
+    @property
+    def _trials(self) -> tuple[Trial, ...]:
+        return tuple(self._study.trials) if self._study else ()
+
+    @property
+    def _total(self) -> int:
+        return self._run.allowances[-1].evaluations or TIMED_PAIRS
+
+    @property
+    def _pairs(self) -> tuple[Pair, ...]:
+        """The search pairs of this run."""
+        return self._plan.search_pairs[: self._division.search_pairs] if self._division else ()
+
+    def _begin(self, stage: Stage, planned: int) -> None:
+        self._tracker.begin(stage, planned, self._total)
+
+    def _evaluations(self) -> list[int]:
+        """The budgets in evaluations; a time budget is turned into one now, once for all."""
+        if self._run.allowances[-1].evaluations is None:
+            self._begin("baseline", TIMED_PAIRS)
+            pairs = self._plan.search_pairs[:TIMED_PAIRS]
+            tasks = [Task(spec=self._plan.baseline, pair=pair, role="search") for pair in pairs]
+            seconds = fmean(row.seconds for row in self._ledger.run(tasks))
+            count = parse_budget(self._plan.budget).in_evaluations(seconds, self._ledger.slots)
+            self._save(self._run.with_allowance(evaluations=count))
+        return [item.evaluations for item in self._run.allowances if item.evaluations is not None]
+
+    def _measure_baseline(self, division: Division) -> Bench:
+        plan, pairs = self._plan, self._pairs
+        self._begin("baseline", division.search_pairs)
+        bench = self._bench = Bench.calibrate(self._ledger, plan.baseline, pairs, plan.space.objective, plan.kinds)
+        self._baseline = bench.measure([plan.baseline], pairs)[0]
+        self._begin("published", division.published)
+        measured = bench.measure(list(plan.published.values()), pairs)
+        self._published = dict(zip(plan.published, measured, strict=True))
+        return bench
+
+    def _search(self, bench: Bench, screen: ScreenTable) -> None:
+        division = self._division
+        assert division is not None
+        end = self._total - division.select - ARMS * division.confirm
+        self._begin("search", max(end - self._ledger.spent, 0))
+        encoding = Encoding(space=self._plan.space, orders=screen.orders, num_steps=self._plan.num_steps)
+        store = TrialStore(self._run.storage, self._plan.model, read_only=self._directory is None)
+        study = self._study = TrialStudy(
+            encoding, bench, self._pairs, seed=self._plan.seed, store=store, on_best=self._lead_in_sample
+        )
+        for warm in self._plan.space.warm_starts:
+            study.warm_spec(warm.spec, end)
+        study.replay()
+        study.run(suggest(screen, encoding), end)
+
+    def _lead_in_sample(self, trial: Trial) -> None:
+        self._tracker.leader(f"trial {trial.number}", trial.measurement.interval(), held_out=False)
+
+    def _run_race(self, bench: Bench, best_cfg: GuidanceSpec) -> Race:
+        division = self._division
+        assert division is not None
+        selecting = _selecting(self._plan, division)
+        self._begin("select", division.select)
+        track = Track(
+            select=self._plan.holdout_pairs[:selecting],
+            select_budget=division.select,
+            confirm=self._plan.holdout_pairs[selecting : selecting + division.confirm],
+            level=1 - (1 - LEVEL) / 2 ** (self._run.looks - 1),
+        )
+        return run_race(
+            bench,
+            self._plan.baseline,
+            best_cfg,
+            self._finalists(bench, best_cfg),
+            track,
+            announce=lambda name, gain: self._tracker.leader(name, gain, held_out=True),
+            on_confirm=lambda: self._begin("confirm", ARMS * division.confirm),
+        )
+
+    def _finalists(self, bench: Bench, best_cfg: GuidanceSpec) -> list[Finalist]:
+        """The best trials, every published setting that keeps the guards, and the best CFG-only setting."""
+        trials = [
+            Finalist(name=f"trial {trial.number}", origin="search", in_sample=trial.measurement)
+            for trial in best_trials(self._trials)
+        ]
+        published = [
+            Finalist(name=f"published: {name}", origin="published", in_sample=measured)
+            for name, measured in self._published.items()
+            if measured.feasible
+        ]
+        cfg = bench.measure([best_cfg], self._pairs)[0]
+        return [*trials, *published, Finalist(name="best CFG", origin="cfg", in_sample=cfg)]
+
+    def _note_verdict(self) -> None:
+        if self._race is not None and self._race.verdict is not None:
+            self._save(self._run.with_allowance(verdict=True))
+
+    def _save(self, run: RunFile) -> None:
+        self._run = run
+        if self._directory is not None:
+            run.save(self._directory)

@@ -1,0 +1,260 @@
+"""The optimiser: Optuna proposes, the table answers, a Wilcoxon pruner stops what is clearly worse.
+
+The live study is in memory; each finished trial is copied into the storage, which therefore never holds a trial that is
+half done. A trial's seed depends only on the run's seed and the number of finished trials, so a resumed run proposes
+what the uninterrupted one would have proposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from stg_tune.errors import StgTuneError
+from stg_tune.records import GuidanceSpec, Pair
+from stg_tune.search.storage import connect_arguments, tune_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stg_tune.search.bench import Bench, Measurement
+    from stg_tune.search.encoding import Encoding, Knob, Params
+
+PRUNE_AT = 0.1
+"""One-sided p below which a trial is stopped; with it nothing can be stopped before the fourth pair."""
+PRUNE_FROM = 3
+"""Pairs before the first test."""
+STARTUP_TRIALS = 10
+"""Trials, warm starts included, before the Parzen estimator takes over from random sampling."""
+MAX_REPEATS = 30
+"""Proposals in a row that were known already, after which the space counts as exhausted."""
+FAILED_VALUE = -10.0
+"""Told for a configuration that could not be compared on any pair, in baseline standard deviations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One configuration that the search tried."""
+
+    number: int
+    """0, 1, 2, ... in the order of the search."""
+    measurement: Measurement
+    """What it gave, in-sample."""
+    pruned: bool
+    """Stopped before all pairs were seen, because it was clearly worse than the best (or failed)."""
+    repeated: bool
+    """Proposed before: answered from the table at no cost."""
+    params: Mapping[str, float]
+    """The optimiser's numbers; empty for a warm start that the numbers cannot express."""
+
+
+class TrialStudy:
+    """Asks for configurations, evaluates them pair by pair, tells their mean paired gain.
+
+    Args:
+        encoding: Numbers <-> settings.
+        bench: Measures.
+        pairs: Search pairs, at least 6 (fewer can never reach ``PRUNE_AT``).
+        seed: Of the sampler.
+        store: Where finished trials are kept.
+        on_best: Called with each trial that is better than all before it.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        bench: Bench,
+        pairs: Sequence[Pair],
+        *,
+        seed: int,
+        store: TrialStore,
+        on_best: Callable[[Trial], None],
+    ) -> None:
+        self._encoding = encoding
+        self._bench = bench
+        self._pairs = pairs
+        self._seed = seed
+        self._store = store
+        self._on_best = on_best
+        self._best = float("-inf")
+        self._distributions = {knob.name: _distribution(knob) for knob in encoding.knobs()}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(direction="maximize", pruner=_pruner())
+        self.trials: list[Trial] = []
+        self._told: dict[str, Trial] = {}
+
+    def replay(self) -> None:
+        """Take over the trials that an earlier session finished."""
+        for frozen in self._store.finished():
+            spec = GuidanceSpec.from_dict(json.loads(frozen.user_attrs["spec"]))
+            rows = self._bench.measure([spec], self._pairs[: frozen.user_attrs["pairs"]])[0]
+            self._study.add_trial(frozen)
+            self._keep(rows, frozen.params, pruned=frozen.user_attrs["pruned"])
+
+    def run(self, warm_starts: Sequence[Params], budget_end: int) -> None:
+        """Try configurations until the run has spent ``budget_end`` evaluations or nothing new is proposed.
+
+        Args:
+            warm_starts: Tried first, in this order.
+            budget_end: A trial begins only if all of its pairs fit below this.
+        """
+        repeats = 0
+        while self._bench.ledger.spent + len(self._pairs) <= budget_end and repeats < MAX_REPEATS:
+            number = len(self._study.get_trials(deepcopy=False))
+            trial = self._ask(number, warm_starts[number] if number < len(warm_starts) else None)
+            finished = self._evaluate(trial)
+            repeats = repeats + 1 if finished.repeated else 0
+
+    def warm_spec(self, spec: GuidanceSpec, budget_end: int) -> None:
+        """Try a setting that the numbers cannot express: a candidate, but unknown to the sampler."""
+        known = spec.hash() in self._told
+        if not known and self._bench.ledger.spent + self._bench.missing([spec], self._pairs) <= budget_end:
+            self._keep(self._bench.measure([spec], self._pairs)[0], {}, pruned=False)
+
+    def _ask(self, number: int, params: Params | None) -> optuna.Trial:
+        self._study.sampler = _sampler(self._seed, number)
+        if params is not None:
+            self._study.enqueue_trial({name: self._typed(name, value) for name, value in params.items()})
+        return self._study.ask(self._distributions)
+
+    def _typed(self, name: str, value: float) -> float:
+        return int(value) if isinstance(self._distributions[name], IntDistribution) else float(value)
+
+    def _evaluate(self, trial: optuna.Trial) -> Trial:
+        spec = self._encoding.decode(trial.params)
+        earlier = self._told.get(spec.hash())
+        if earlier is not None:
+            measurement, pruned = earlier.measurement, earlier.pruned
+            _report_all(trial, measurement, self._pairs)
+        else:
+            measurement, pruned = self._follow(trial, spec)
+        self._tell(trial, measurement, pruned=pruned, repeated=earlier is not None)
+        return self._keep(measurement, trial.params, pruned=pruned)
+
+    def _follow(self, trial: optuna.Trial, spec: GuidanceSpec) -> tuple[Measurement, bool]:
+        rows = []
+        with closing(self._bench.follow(spec, self._pairs)) as stream:
+            for step, row in enumerate(stream):
+                rows.append(row)
+                delta = self._bench.judge.delta(row)
+                if delta is not None:
+                    trial.report(delta, step)
+                if row.error or trial.should_prune():
+                    break
+        return self._bench.judged(spec, rows), len(rows) < len(self._pairs)
+
+    def _tell(self, trial: optuna.Trial, measurement: Measurement, *, pruned: bool, repeated: bool) -> None:
+        for name, value in measurement.violations.items():
+            trial.set_constraint(name, value)
+        attributes: dict[str, Any] = {
+            "spec": json.dumps(measurement.spec.to_dict()),
+            "config": measurement.config,
+            "pairs": len(measurement.rows),
+            "pruned": pruned,
+            "repeated": repeated,
+            "feasible": measurement.feasible,
+        }
+        for key, attribute in attributes.items():
+            trial.set_user_attr(key, attribute)
+        # the mean over the pairs seen, never PRUNED: that would keep the value of one arbitrary pair
+        value = measurement.mean if measurement.deltas else FAILED_VALUE
+        self._store.add(self._study.tell(trial, value))
+
+    def _keep(self, measurement: Measurement, params: Mapping[str, Any], *, pruned: bool) -> Trial:
+        config = measurement.config
+        trial = Trial(
+            number=len(self.trials),
+            measurement=measurement,
+            pruned=pruned,
+            repeated=config in self._told,
+            params=dict(params),
+        )
+        self.trials.append(trial)
+        self._told.setdefault(config, trial)
+        if measurement.feasible and not pruned and measurement.mean > self._best:
+            self._best = measurement.mean
+            self._on_best(trial)
+        return trial
+
+
+class TrialStore:
+    """The Optuna study in the storage URL: finished trials only, for resuming and for the dashboards of Optuna.
+
+    Args:
+        url: The storage.
+        study: Name of the study.
+        read_only: Keep nothing (a look at a run that another process drives).
+    """
+
+    def __init__(self, url: str, study: str, *, read_only: bool = False) -> None:
+        self._read_only = read_only
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": connect_arguments(url)})
+            tune_sqlite(storage.engine)
+            self._study = optuna.create_study(
+                storage=storage, study_name=study, direction="maximize", load_if_exists=True
+            )
+        except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.OptunaError) as error:
+            raise StgTuneError(f"the storage cannot hold the Optuna study {study!r}: {error}") from None
+
+    def finished(self) -> list[FrozenTrial]:
+        """The trials, in the order they were finished."""
+        return [_plain(trial) for trial in self._study.get_trials(states=(TrialState.COMPLETE,))]
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Keep a finished trial."""
+        if not self._read_only:
+            self._study.add_trial(_plain(trial))
+
+
+def _plain(trial: FrozenTrial) -> FrozenTrial:
+    """The trial without number and identifiers, which the study it is added to gives anew."""
+    return create_trial(
+        state=trial.state,
+        value=trial.value,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=trial.user_attrs,
+        intermediate_values=trial.intermediate_values,
+        constraints=trial.constraints,
+    )
+
+
+def _report_all(trial: optuna.Trial, measurement: Measurement, pairs: Sequence[Pair]) -> None:
+    for step, pair in enumerate(pairs):
+        if pair.key in measurement.deltas:
+            trial.report(measurement.deltas[pair.key], step)
+
+
+def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
+    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    return optuna.samplers.TPESampler(
+        n_startup_trials=STARTUP_TRIALS,
+        n_ei_candidates=24,
+        seed=int.from_bytes(digest[:4], "big"),
+        multivariate=False,
+        group=False,
+        constant_liar=True,
+    )
+
+
+def _pruner() -> optuna.pruners.WilcoxonPruner:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_AT, n_startup_steps=PRUNE_FROM)
+
+
+def _distribution(knob: Knob) -> IntDistribution | FloatDistribution:
+    if knob.whole:
+        return IntDistribution(int(knob.low), int(knob.high))
+    return FloatDistribution(knob.low, knob.high, log=knob.log)

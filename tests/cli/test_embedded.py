@@ -1,0 +1,86 @@
+"""The commands on the embedded model itself, as a newcomer runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stg_tune.cli.main import main
+from stg_tune.video import read_video
+
+PROGRAM = "import sys; from stg_tune.cli.main import main; sys.exit(main(sys.argv[1:]))"
+PROMPT = "a red seven moving left"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("films") / "seven.mp4"
+    assert main(["generate", "--model", "open-sora-tiny", "--prompt", PROMPT, "--steps", "3", "-o", str(path)]) == 0
+    return path
+
+
+def test_generate_writes_a_video_of_the_models_size(film: Path) -> None:
+    clip = read_video(film)
+    assert clip.frames.shape == (17, 64, 64, 3)
+    assert clip.fps == 8
+
+
+def test_score_gives_every_scorer_as_a_table_and_as_json(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["score", str(film), "--prompt", PROMPT, "--json"]) == 0
+    (scored,) = json.loads(capsys.readouterr().out)
+    assert {"aesthetic", "alignment", "temporal_lpips", "imaging_quality", "motion"} <= set(scored["scores"])
+    assert all(isinstance(value, float) for value in scored["scores"].values())
+    assert main(["score", str(film), str(film), "--prompt", PROMPT]) == 0
+    out = capsys.readouterr().out
+    assert out.count("seven.mp4") == 2
+    assert "temporal_lpips" in out
+    assert "less is better" in out
+
+
+def test_a_dry_run_shows_the_plan_and_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["search", "--model", "open-sora-tiny", "--dry-run", "--json", "--out", str(out)]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert sum(plan["stages"].values()) == plan["evaluations"] <= 600
+    assert not out.exists()
+
+
+def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", PROGRAM, "search", "--model", "open-sora-tiny", "--budget", "150"]
+    with subprocess.Popen(
+        [*command, "--out", str(folder)], stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "100"}
+    ) as search:
+        _wait_for_pairs(folder, search)
+        search.send_signal(signal.SIGINT)
+        _, err = search.communicate(timeout=120)
+    assert search.returncode == 130
+    assert f"stg-tune resume {folder}" in err
+    assert "Traceback" not in err
+    status = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "status", "--json", str(folder)], capture_output=True, text=True, check=True
+    )
+    state = json.loads(status.stdout)
+    assert state["status"] == "interrupted"
+    assert state["evaluations"] >= 2
+
+
+def _wait_for_pairs(folder: Path, search: subprocess.Popen[str]) -> None:
+    """Until the run says that it has done some; it writes its state every two seconds."""
+    give_up = time.monotonic() + 300
+    while time.monotonic() < give_up and search.poll() is None:
+        try:
+            if json.loads((folder / "state.json").read_text(encoding="utf-8"))["done"] >= 2:
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"no pair was evaluated; exit code {search.poll()}")

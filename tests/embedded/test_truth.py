@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from stg_tune.embedded import digits
+from stg_tune.embedded.judge import Judge, JudgeNetwork
+from stg_tune.embedded.truth import Judged, distance, distance_gain, single_layer, truth_pairs
+
+
+@pytest.fixture
+def judge():
+    return Judge(JudgeNetwork(), np.zeros(6), np.eye(6))
+
+
+def _arm(seed, shift):
+    rng = np.random.default_rng(seed)
+    return Judged(features=rng.normal(size=(300, 6)) + shift, answers=np.zeros((300, 3), dtype=np.int64))
+
+
+def test_pairs_go_round_all_captions_and_never_share_a_seed():
+    pairs = truth_pairs(480)
+    assert [pair.prompt for pair in pairs[:240]] == [pair.prompt for pair in pairs[240:]]
+    assert {pair.prompt for pair in pairs} == set(digits.captions())
+    assert len({pair.seed for pair in pairs}) == 480
+    assert truth_pairs(10) == pairs[:10]
+
+
+def test_the_gain_is_the_difference_of_the_distances_inside_its_interval(judge):
+    near, far = _arm(0, 0.1), _arm(1, 0.6)
+    gain, low, high = distance_gain(judge, near, far)
+    assert gain == pytest.approx(distance(judge, far) - distance(judge, near))
+    assert 0 < low < gain < high
+    reverse, _, _ = distance_gain(judge, far, near)
+    assert reverse == pytest.approx(-gain)
+
+
+def test_two_arms_of_one_distribution_cannot_be_told_apart(judge):
+    _, low, high = distance_gain(judge, _arm(2, 0.0), _arm(3, 0.0))
+    assert low < 0 < high
+
+
+def test_a_single_layer_setting_skips_exactly_that_block():
+    (segment,) = single_layer("temporal", 3, "residual", 0.5, 2.0).segments
+    (term,) = segment.terms
+    assert dict(term.skip_layers) == {"temporal": (3,)}
+    assert (term.skip_op, term.stg_scale, segment.start, segment.stop) == ("residual", 0.5, 0.0, 1.0)

@@ -1,0 +1,132 @@
+"""Facts: the numbers and sentences a reader will believe."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from stg_tune.records import GuidanceSpec, Segment, SkipTerm
+from stg_tune.report import Findings, Gain, Trial
+from stg_tune.report.facts import (
+    describe,
+    gain_rows,
+    history_facts,
+    layer_facts,
+    mean_and_error,
+    scorer_rows,
+    term_facts,
+    verdict,
+)
+
+
+def _term(layers: dict[str, tuple[int, ...]], scale: float = 0.5, op: str = "attention", name: str = "t") -> SkipTerm:
+    return SkipTerm(name=name, skip_layers=layers, skip_op=op, stg_scale=scale)
+
+
+def _spec(*terms: SkipTerm) -> GuidanceSpec:
+    return GuidanceSpec(cfg_scale=3.0, segments=(Segment(terms=terms),))
+
+
+def test_a_gain_above_zero_is_called_better_with_its_interval(findings: Findings) -> None:
+    said = verdict(findings)
+    assert said.improved
+    assert said.headline == "open-sora-tiny gets better"
+    assert "gains +0.62 [+0.41, +0.83]" in said.sentences[0]
+    assert "24 held-out pairs (95 % interval)." in said.sentences[0]
+    assert "costs 1.31 times" in said.sentences[1]
+
+
+def test_cfg_and_stg_are_told_apart_and_zero_is_admitted(findings: Findings) -> None:
+    said = " ".join(verdict(findings).sentences)
+    assert "Retuning CFG alone (CFG 2.2) gains +0.20 [+0.05, +0.35]." in said
+    assert "STG's own part, over the retuned CFG, is +0.42 [-0.03, +0.70], not told apart from zero." in said
+
+
+def test_a_part_that_hurts_is_named(findings: Findings) -> None:
+    worse = replace(findings, stg_gain=Gain(mean=-0.4, low=-0.6, high=-0.2, pairs=24))
+    assert "the videos get worse" in verdict(worse).sentences[-1]
+
+
+def test_a_default_that_nothing_without_stg_beats_is_named(findings: Findings) -> None:
+    said = " ".join(verdict(replace(findings, cfg_gain=None)).sentences)
+    assert "No CFG scale without STG was found that beats the default." in said
+
+
+def test_an_interval_over_zero_is_no_improvement(findings: Findings) -> None:
+    gain = Gain(mean=0.1, low=-0.01, high=0.2, pairs=24, level=0.999)
+    said = verdict(replace(findings, improved=False, tuned_gain=gain))
+    assert not said.improved
+    assert said.headline == "No improvement found for open-sora-tiny"
+    assert "(99.9 % interval), not told apart from zero." in said.sentences[0]
+
+
+def test_a_broken_guard_is_no_improvement_and_is_named(findings: Findings) -> None:
+    said = verdict(replace(findings, improved=False, broken=("motion at_least_fraction 0.95",)))
+    assert said.headline.startswith("No improvement")
+    assert "breaks the guard motion at_least_fraction 0.95" in " ".join(said.sentences)
+
+
+def test_a_run_without_evidence_claims_nothing(findings: Findings) -> None:
+    said = verdict(replace(findings, finished=False))
+    assert (said.headline, said.improved) == ("Not finished", False)
+
+
+def test_a_run_without_a_finalist_says_so(findings: Findings) -> None:
+    said = verdict(replace(findings, improved=False, tuned=None, tuned_gain=None))
+    assert said.sentences == ("No setting was found that could race against the default.",)
+
+
+def test_only_gains_that_exist_are_rows(findings: Findings) -> None:
+    assert len(gain_rows(findings)) == 3
+    assert [row.label for row in gain_rows(replace(findings, cfg_gain=None, stg_gain=None))] == ["tuned vs default"]
+
+
+def test_layers_are_in_order_and_the_chosen_ones_are_known(findings: Findings) -> None:
+    facts = layer_facts(findings)
+    places = [(point.stack, point.op, point.layer) for point in facts.points]
+    assert places == sorted(places)
+    assert len(places) == 32
+    assert facts.chosen == {"spatial": (3, 4)}
+
+
+def test_the_best_so_far_counts_only_whole_trials_that_keep_the_guards(findings: Findings) -> None:
+    points = history_facts(findings)
+    assert len(points) == len([trial for trial in findings.trials if trial.gains])
+    assert all(later.best >= earlier.best for earlier, later in pairwise(points))
+    assert points[-1].best == max(point.gain for point in points if point.counts)
+    assert points[-1].best < max(point.gain for point in points)
+    assert "breaks motion" in points[-1].label
+
+
+def test_every_term_counts_and_a_missing_effect_stays_missing(findings: Findings) -> None:
+    two = _spec(
+        _term({"spatial": (1,)}, name="a"), _term({"temporal": (1,)}, name="b"), _term({"x": (1,)}, 0, name="c")
+    )
+    points = term_facts(replace(findings, trials=(Trial(stage="search", spec=two, gains=(1.0,), effects={"a": 0.2}),)))
+    assert [(point.term, point.effect) for point in points] == [("a", 0.2), ("b", None)]
+
+
+def test_scorers_are_judged_by_their_interval(findings: Findings) -> None:
+    assert {row.name: row.judgement for row in scorer_rows(findings)} == {
+        "motion": "not told apart",
+        "saturation": "worse",
+        "aesthetic": "better",
+    }
+
+
+def test_one_value_has_no_known_error() -> None:
+    assert mean_and_error((0.4,)) == (0.4, math.inf)
+    assert mean_and_error((1.0, 3.0)) == pytest.approx((2.0, 1.0))
+
+
+def test_a_specification_reads_as_one_line() -> None:
+    segment = Segment(
+        start=0.0,
+        stop=0.8,
+        cfg_scale=2.0,
+        terms=(_term({"spatial": (4, 5)}), _term({"x": (1,)}, 0, name="off")),
+        rescale=0.5,
+    )
+    text = describe(GuidanceSpec(cfg_scale=3.0, segments=(segment,)))
+    assert text == "CFG 3; CFG 2 in [0, 0.8); attention of spatial 4, 5 at 0.5 in [0, 0.8); rescale 0.5 in [0, 0.8)"

@@ -1,0 +1,240 @@
+"""Whole runs on the synthetic landscape."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+
+from stg_tune import preset
+from stg_tune.errors import StgTuneError
+from stg_tune.models.base import GenerationDefaults
+from stg_tune.records import GuidanceSpec
+from stg_tune.search.driver import preview, run_search, snapshot
+from stg_tune.search.lock import DriverLock
+from stg_tune.search.plan import load_run
+
+BUDGET = "240"
+
+
+class CrashError(Exception):
+    """Stands for a killed process."""
+
+
+def interrupted_after(landscape, calls, error):
+    left = iter(range(calls))
+
+    def evaluate(spec, pair):
+        if next(left, None) is None:
+            raise error
+        return landscape(spec, pair)
+
+    return evaluate
+
+
+def essence(result):
+    """What must not depend on interruptions."""
+    return {
+        "spent": result.spent,
+        "trials": [(t.measurement.config, t.measurement.mean, t.pruned, t.repeated) for t in result.trials],
+        "orders": dict(result.screen.orders),
+        "winner": result.verdict.winner.hash(),
+        "gain": result.verdict.gain,
+        "stg": result.verdict.stg_gain,
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(landscape, make_plan, tmp_path_factory):
+    """One uninterrupted run, shared: (landscape, plan, result, events, folder)."""
+    landscape = landscape(name="d1", noise=0.4)
+    plan = make_plan(landscape, budget=BUDGET, prompts=200)
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    events = []
+    result = run_search(plan, landscape, directory=folder, progress=events.append)
+    return landscape, plan, result, events, folder
+
+
+def test_it_finds_and_proves_a_better_setting(whole):
+    landscape, _, result, _, _ = whole
+    verdict = result.verdict
+    assert verdict.improved
+    assert verdict.gain.low > 0
+    assert verdict.stg_gain.low > 0
+    true = landscape.quality(verdict.winner)
+    assert true > 0.6
+    assert landscape.quality(verdict.best_cfg) <= 0.45
+    spread = sum(result.spread[name] for name in ("aesthetic", "imaging_quality", "temporal_lpips", "alignment")) / 4
+    assert verdict.gain.low * spread * 0.8 < true < verdict.gain.high * spread * 1.25
+
+
+def test_every_pair_is_evaluated_once_and_the_budget_is_kept(whole):
+    landscape, _, result, events, _ = whole
+    assert len(landscape.calls) == len(set(landscape.calls)) == result.spent <= int(BUDGET)
+    assert result.spent >= 0.75 * int(BUDGET)
+    assert events[-1].done == result.spent
+
+
+def test_the_search_never_sees_a_held_out_pair(whole):
+    _, plan, result, _, _ = whole
+    held = {pair.key for pair in plan.holdout_pairs}
+    seen = [row.pair.key for trial in result.trials for row in trial.measurement.rows]
+    assert not held & set(seen)
+    confirm = {item.gain.pairs for item in result.verdict.scorers}
+    assert confirm == {result.division.confirm}
+
+
+def test_progress_tells_stage_best_and_time(whole):
+    *_, events, folder = whole
+    stages = list(dict.fromkeys(event.stage for event in events))
+    assert stages == ["baseline", "published", "cfg", "screen", "search", "select", "confirm"]
+    assert all(event.stage_done <= event.stage_total for event in events)
+    search = [event for event in events if event.stage == "search"]
+    assert search[-1].best.name.startswith("trial")
+    assert not search[-1].best.held_out
+    assert events[-1].best.held_out
+    assert events[-1].seconds_left is not None
+    state = json.loads((folder / "state.json").read_text())
+    assert (state["status"], state["stage"]) == ("finished", "confirm")
+
+
+def test_a_finished_run_is_answered_from_the_table(whole):
+    landscape, plan, result, _, folder = whole
+    before = len(landscape.calls)
+    again = run_search(plan, landscape, directory=folder)
+    assert len(landscape.calls) == before
+    assert essence(again) == essence(result)
+    assert essence(snapshot(folder)) == essence(result)
+    assert load_run(folder).allowances[-1].verdict
+
+
+def test_the_result_becomes_a_preset_with_its_evidence(whole, tmp_path):
+    _, plan, result, _, _ = whole
+    generation = GenerationDefaults(height=64, width=64, num_frames=17, num_inference_steps=10, cfg_scale=3.5, fps=8)
+    made = preset.from_result(result, family="open-sora", checkpoint="embedded", generation=generation)
+    preset.save(made, tmp_path / "preset.json")
+    loaded = preset.load(tmp_path / "preset.json")
+    assert loaded == made
+    assert loaded.spec == result.verdict.winner
+    assert loaded.evidence.gain.low == result.verdict.gain.low
+    assert loaded.evidence.evaluations == result.spent
+    assert {item.name for item in loaded.evidence.scorers} == set(plan.kinds)
+    assert preset.validate(tmp_path / "preset.json") == ()
+
+
+@pytest.mark.parametrize("kind", [CrashError, KeyboardInterrupt])
+def test_a_run_that_is_stopped_anywhere_ends_as_the_uninterrupted_one(whole, tmp_path, kind):
+    landscape, plan, result, _, _ = whole
+    fresh = dataclasses.replace(landscape, calls=[])
+    chance = random.Random(kind.__name__)
+    folder = tmp_path / "run"
+    stops = 0
+    while stops < 4:
+        try:
+            run_search(plan, interrupted_after(fresh, chance.randint(5, 70), kind("stop")), directory=folder)
+            break
+        except kind:
+            stops += 1
+            state = json.loads((folder / "state.json").read_text())
+            assert state["status"] == ("interrupted" if kind is KeyboardInterrupt else "failed")
+            partial = snapshot(folder)
+            assert partial.spent == len(fresh.calls)
+            assert not partial.finished
+    final = run_search(plan, fresh, directory=folder)
+    assert stops
+    assert essence(final) == essence(result)
+    assert len(fresh.calls) == len(set(fresh.calls)) == result.spent
+
+
+def test_two_drivers_on_one_folder_are_refused(whole, tmp_path):
+    landscape, plan, *_ = whole
+    with DriverLock(tmp_path), pytest.raises(StgTuneError, match="another driver"):
+        run_search(plan, landscape, directory=tmp_path)
+
+
+def test_another_plan_in_the_same_folder_is_refused(whole):
+    landscape, plan, _, _, folder = whole
+    with pytest.raises(StgTuneError, match="another model, space, pairs, scorers or seed"):
+        run_search(dataclasses.replace(plan, seed=9), landscape, directory=folder)
+    with pytest.raises(StgTuneError, match="larger number of evaluations only"):
+        run_search(dataclasses.replace(plan, budget="160"), landscape, directory=folder)
+    with pytest.raises(StgTuneError, match="leave out --storage"):
+        run_search(plan, landscape, directory=folder, storage="sqlite:///other.db")
+
+
+def test_a_bad_storage_leaves_no_run_behind(whole, tmp_path):
+    landscape, plan, *_ = whole
+    with pytest.raises(StgTuneError, match="storage"):
+        run_search(plan, landscape, directory=tmp_path, storage="sqlite:////no/such/folder/x.db")
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_larger_budget_goes_on_and_pays_for_the_second_verdict(whole, tmp_path):
+    landscape, plan, *_ = whole
+    fresh = dataclasses.replace(landscape, calls=[])
+    small = dataclasses.replace(plan, budget="150")
+    first = run_search(small, fresh, directory=tmp_path)
+    spent = len(fresh.calls)
+    more = run_search(dataclasses.replace(plan, budget="200"), fresh, directory=tmp_path)
+    assert len(fresh.calls) == len(set(fresh.calls))
+    assert spent < len(fresh.calls) <= 200
+    assert [t.measurement.config for t in more.trials[: len(first.trials)]] == [
+        t.measurement.config for t in first.trials
+    ]
+    assert (first.verdict.gain.level, more.verdict.gain.level) == (0.95, 0.975)
+    assert [item.evaluations for item in load_run(tmp_path).allowances] == [150, 200]
+
+
+def test_nothing_to_gain_is_not_claimed(landscape, make_plan, tmp_path):
+    claims = []
+    for seed in range(3):
+        null = landscape(name=f"null {seed}", height=0.0, cfg_height=0.0, noise=1.0)
+        plan = make_plan(null, budget="150", seed=seed, prompts=200)
+        result = run_search(plan, null, directory=tmp_path / str(seed))
+        claims.append(result.verdict.improved)
+        assert result.spent <= 150
+    assert sum(claims) <= 1
+
+
+def test_a_time_budget_becomes_a_number_once(landscape, make_plan, tmp_path):
+    scene = landscape(name="d1")
+    plan = make_plan(scene, budget="70s")
+    with pytest.raises(CrashError):
+        run_search(plan, interrupted_after(scene, 20, CrashError()), directory=tmp_path)
+    assert load_run(tmp_path).allowances[0].evaluations == int(70 / (0.3 * 1.4))
+    with pytest.raises(StgTuneError, match="baseline has been timed"):
+        preview(plan)
+    assert preview(plan, seconds_each=0.3).total <= 166
+
+
+def test_preview_spends_nothing(landscape, make_plan):
+    scene = landscape()
+    division = preview(make_plan(scene))
+    assert division.total == 600
+    assert division.confirm == 100
+    assert scene.calls == []
+
+
+def test_a_published_setting_races(landscape, make_plan, tmp_path, one_term):
+    scene = landscape(name="d1")
+    plan = make_plan(scene, budget="170", published={"paper": one_term()})
+    result = run_search(plan, scene, directory=tmp_path)
+    assert result.published["paper"].spec == one_term()
+    assert "published: paper" in {item.name for item in result.race.finalists}
+    assert result.spent <= 170
+
+
+def test_someone_must_evaluate(landscape, make_plan, tmp_path):
+    with pytest.raises(StgTuneError, match="evaluate or executor"):
+        run_search(make_plan(landscape()), directory=tmp_path)
+
+
+def test_the_baseline_must_work(landscape, make_plan, tmp_path):
+    scene = landscape()
+
+    def broken(spec, pair):
+        raise FloatingPointError("black video")
+
+    with pytest.raises(StgTuneError, match=r"own default setting fails on 6 of 6 pairs.*nan: black video"):
+        run_search(make_plan(scene, budget="150"), broken, directory=tmp_path)
+    assert GuidanceSpec(cfg_scale=3.5) == make_plan(scene).baseline

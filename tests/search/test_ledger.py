@@ -1,0 +1,84 @@
+import math
+
+import pytest
+
+from stg_tune.errors import StgTuneError
+from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.search.executor import Finished, InlineExecutor, Task
+from stg_tune.search.ledger import Ledger
+from stg_tune.search.storage import EvaluationTable
+
+PAIRS = [Pair(prompt="p", seed=i) for i in range(4)]
+SPEC = GuidanceSpec(cfg_scale=2.0)
+TASKS = [Task(spec=SPEC, pair=pair, role="search") for pair in PAIRS]
+
+
+class Backwards:
+    """Several workers finish in any order: here, the last first."""
+
+    slots = 4
+
+    def run(self, tasks):
+        for task in reversed(list(tasks)):
+            yield Finished(task=task, evaluation=score(task.spec, task.pair), worker="w")
+
+
+def score(spec, pair):
+    return Evaluation(config=spec.hash(), pair=pair, scores={"a": float(pair.seed)}, seconds=0.5)
+
+
+@pytest.fixture
+def make(tmp_path):
+    def ledger(executor, told=None):
+        table = EvaluationTable(f"sqlite:///{tmp_path / 'study.db'}", "m")
+        note = (lambda row, new: told.append((row.pair.seed, new))) if told is not None else lambda row, new: None
+        return Ledger(table, executor, versions={}, on_evaluation=note)
+
+    return ledger
+
+
+def test_nothing_is_evaluated_twice_in_one_run_or_the_next(make):
+    calls, told = [], []
+
+    def counted(spec, pair):
+        calls.append(pair.seed)
+        return score(spec, pair)
+
+    first = make(InlineExecutor(counted), told)
+    assert [row.pair.seed for row in first.run([*TASKS[:2], TASKS[0]])] == [0, 1, 0]
+    second = make(InlineExecutor(counted), told)
+    assert second.missing(TASKS) == 4
+    assert [row.pair.seed for row in second.run(TASKS)] == [0, 1, 2, 3]
+    assert calls == [0, 1, 2, 3]
+    assert told == [(0, True), (1, True), (0, False), (1, False), (2, True), (3, True)]
+    assert (first.spent, second.spent, second.seconds, second.missing(TASKS)) == (2, 4, 2.0, 0)
+
+
+def test_the_order_of_the_answers_does_not_depend_on_the_workers(make):
+    assert [row.pair.seed for row in make(Backwards()).run(TASKS)] == [0, 1, 2, 3]
+
+
+def test_stopping_early_leaves_the_rest_undone_but_keeps_what_is_done(make):
+    ledger = make(InlineExecutor(score))
+    stream = ledger.run(TASKS)
+    next(stream)
+    stream.close()
+    assert ledger.spent == 1
+    assert len(ledger._table.rows()) == 1
+
+
+def test_numbers_that_are_none_become_could_not_score(make):
+    def broken(spec, pair):
+        return Evaluation(config=spec.hash(), pair=pair, scores={"a": math.nan, "b": 1.0, "c": math.inf})
+
+    row = next(make(InlineExecutor(broken)).run(TASKS))
+    assert row.scores == {"b": 1.0}
+    assert row.unscored == {"a": "the score came out as nan", "c": "the score came out as inf"}
+
+
+def test_an_answer_to_another_question_is_refused(make):
+    def confused(spec, pair):
+        return score(GuidanceSpec(cfg_scale=9.0), pair)
+
+    with pytest.raises(StgTuneError, match=r"must return spec\.hash\(\)"):
+        next(make(InlineExecutor(confused)).run(TASKS))

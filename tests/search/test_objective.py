@@ -1,0 +1,114 @@
+import math
+import pickle
+
+import pytest
+
+from stg_tune.errors import StgTuneError
+from stg_tune.records import Evaluation, Pair, ScoreKind
+from stg_tune.search.objective import Guard, Judge, Objective
+
+PAIRS = [Pair(prompt=f"p{i}", seed=i) for i in range(4)]
+
+
+def kind(name, direction="maximize"):
+    return ScoreKind(name=name, direction=direction, low=-math.inf, high=math.inf, unit="u")
+
+
+KINDS = {"good": kind("good"), "bad": kind("bad", "minimize"), "motion": kind("motion")}
+
+
+def row(index, good, bad, motion=1.0, error="", gone=()):
+    scores = {"good": good, "bad": bad, "motion": motion}
+    return Evaluation(
+        config="c",
+        pair=PAIRS[index],
+        scores={name: value for name, value in scores.items() if name not in gone and not error},
+        unscored=dict.fromkeys(gone, "black"),
+        error=error,
+    )
+
+
+BASELINE = [row(i, good, bad) for i, (good, bad) in enumerate([(1.0, 10.0), (2.0, 30.0), (3.0, 20.0), (4.0, 40.0)])]
+
+
+def judge(weights=None, guards=(), penalty=3.0):
+    objective = Objective(weights=weights or {"good": 1.0, "bad": 3.0}, guards=guards, penalty=penalty)
+    return Judge.calibrate(objective, KINDS, BASELINE)
+
+
+def test_deltas_are_paired_in_baseline_deviations_and_positive_is_better():
+    sd_good, sd_bad = 1.2909944487, 12.909944487
+    parts = judge().parts(row(1, 2.0 + sd_good, 30.0 - 2 * sd_bad))
+    assert parts == pytest.approx({"good": 1.0, "bad": 2.0})
+    assert judge().delta(row(1, 2.0 + sd_good, 30.0 - 2 * sd_bad)) == pytest.approx((1 * 1.0 + 3 * 2.0) / 4)
+    assert judge().delta(BASELINE[2]) == 0.0
+
+
+def test_could_not_score_is_a_penalty_and_never_zero():
+    unscored = row(0, 1.0, 10.0, gone=["bad"])
+    assert judge().delta(unscored) == pytest.approx((1 * 0.0 + 3 * -3.0) / 4)
+    assert judge().delta(row(0, 1.0, 10.0, error="nan: all of it")) == pytest.approx(-3.0)
+
+
+def test_a_pair_on_which_the_baseline_has_no_score_is_left_out():
+    blind = judge().with_baseline([row(0, 0, 0, error="oom: x")])
+    assert blind.delta(row(0, 5.0, 5.0)) is None
+    half = judge().with_baseline([row(0, 1.0, 10.0, gone=["bad"])])
+    assert half.parts(row(0, 1.0, 999.0)) == {"good": 0.0}
+
+
+def test_guards():
+    guards = (
+        Guard(scorer="motion", rule="at_least_fraction", value=0.95),
+        Guard(scorer="bad", rule="at_most_fraction", value=1.5),
+        Guard(scorer="good", rule="drop_at_most_sd", value=0.5),
+    )
+    subject = judge(guards=guards)
+    fine = subject.violations([row(0, 1.0, 10.0, 0.96), row(1, 2.0, 30.0, 0.96)])
+    assert all(value <= 0 for value in fine.values())
+    broken = subject.violations([row(0, 0.0, 20.0, 0.9), row(1, 1.0, 60.0, 0.9)])
+    assert broken["motion at_least_fraction 0.95"] == pytest.approx(0.05)
+    assert broken["bad at_most_fraction 1.5"] == pytest.approx(0.5)
+    assert broken["good drop_at_most_sd 0.5"] == pytest.approx(1.0 - 0.5 * 1.2909944487)
+
+
+def test_a_failed_pair_makes_a_configuration_infeasible():
+    assert judge().violations([row(0, 1, 1), row(1, 0, 0, error="nan: x")])["failed pairs"] == 0.5
+
+
+def test_a_guard_that_nothing_could_be_scored_for_is_broken():
+    guard = Guard(scorer="motion", rule="at_least_fraction", value=0.95)
+    assert judge(guards=(guard,)).violations([row(0, 1, 1, gone=["motion"])])[guard.name] == 1.0
+
+
+def test_a_fraction_of_nothing_is_refused():
+    still = [row(i, good, 10.0 * good, 0.0) for i, good in enumerate([1.0, 2.0, 3.0, 4.0])]
+    objective = Objective(weights={"good": 1}, guards=(Guard(scorer="motion", rule="at_least_fraction", value=0.9),))
+    with pytest.raises(StgTuneError, match="drop_at_most_sd"):
+        Judge.calibrate(objective, KINDS, still).violations([row(0, 1, 1, 0.0)])
+
+
+def test_a_scorer_that_never_varies_cannot_be_an_objective():
+    with pytest.raises(StgTuneError, match="'motion' gave the baseline 4 usable scores with standard deviation 0"):
+        judge(weights={"motion": 1.0})
+
+
+def test_unknown_scorers_and_useless_weights():
+    with pytest.raises(StgTuneError, match=r"names the scorer 'beauty'.*bad, good, motion"):
+        judge(weights={"beauty": 1.0})
+    with pytest.raises(StgTuneError, match=r"no scorer a weight above 0"):
+        Objective(weights={"good": 0.0})
+    with pytest.raises(StgTuneError, match=r"objective\.weights\.good"):
+        Objective(weights={"good": math.nan, "bad": 1.0})
+
+
+def test_a_failing_baseline_stops_everything():
+    rows = [row(i, 0, 0, error="oom: out of memory") for i in range(3)] + [BASELINE[3]]
+    with pytest.raises(StgTuneError, match=r"fails on 3 of 4 pairs.*oom: out of memory"):
+        Judge.calibrate(Objective(weights={"good": 1}), KINDS, rows)
+
+
+def test_objective_survives_json_and_pickle():
+    objective = Objective(weights={"good": 2.0}, guards=(Guard(scorer="motion", rule="at_least_fraction", value=0.9),))
+    assert Objective.from_dict(objective.to_dict()) == objective
+    assert pickle.loads(pickle.dumps(objective)) == objective

@@ -1,0 +1,143 @@
+import pytest
+
+from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.search.bench import Bench
+from stg_tune.search.executor import InlineExecutor
+from stg_tune.search.ledger import Ledger
+from stg_tune.search.race import Finalist, Track, looks_at, round_size, run_race
+from stg_tune.search.storage import EvaluationTable
+
+
+def test_rounds_fit_their_budget():
+    for finalists in range(2, 9):
+        size, alive, used = round_size(finalists, 100), finalists, 0
+        while alive > 1:
+            used += size * (alive + 1)
+            alive = (alive + 1) // 2
+        assert used <= 100
+    assert round_size(1, 100) == 0
+
+
+@pytest.mark.parametrize(("pairs", "looks"), [(100, [100]), (60, [60]), (172, [129, 172]), (400, [200, 300, 400])])
+def test_early_looks_begin_at_a_hundred_pairs(pairs, looks):
+    assert looks_at(pairs) == looks
+
+
+@pytest.fixture
+def race(tmp_path, make_plan, landscape, one_term):
+    """Race settings with given true gains; returns (race, who was evaluated on which pairs, announcements)."""
+
+    def run(gains, *, confirm=60, noise=0.3, cfg_gain=0.1, select=24, motion=None, prompts=200):
+        scene = landscape(height=0.0, cfg_height=0.0)
+        plan = make_plan(scene)
+        specs = {name: one_term(layer=i) for i, name in enumerate(gains)}
+        cfg = GuidanceSpec(cfg_scale=2.0)
+        truth = {specs[name].hash(): gain for name, gain in gains.items()} | {cfg.hash(): cfg_gain}
+        still = {specs[name].hash() for name in motion or ()}
+        seen = {}
+
+        def evaluate(spec, pair):
+            seen.setdefault(spec.hash(), []).append(pair)
+            done = landscape(height=0.0, cfg_height=0.0, noise=noise)(spec, pair)
+            gain = truth.get(spec.hash(), 0.0)
+            signs = {"aesthetic": 1, "imaging_quality": 1, "alignment": 1, "temporal_lpips": -1}
+            scores = {name: value + signs.get(name, 0) * gain for name, value in done.scores.items()}
+            if spec.hash() in still:
+                scores["motion"] = 0.5
+            return Evaluation(config=done.config, pair=pair, scores=scores)
+
+        table = EvaluationTable(f"sqlite:///{tmp_path / 'r.db'}", "m")
+        ledger = Ledger(table, InlineExecutor(evaluate), versions={}, on_evaluation=lambda row, new: None)
+        bench = Bench.calibrate(ledger, plan.baseline, plan.search_pairs[:8], plan.space.objective, plan.kinds)
+        finalists = [
+            Finalist(name=name, origin="search", in_sample=bench.measure([spec], plan.search_pairs[:8])[0])
+            for name, spec in specs.items()
+        ]
+        finalists.append(
+            Finalist(name="best CFG", origin="cfg", in_sample=bench.measure([cfg], plan.search_pairs[:8])[0])
+        )
+        held = [Pair(prompt=f"held {i % prompts}", seed=10_000 + i) for i in range(20 + confirm)]
+        track = Track(select=tuple(held[:20]), select_budget=select * 5, confirm=tuple(held[20:]))
+        told = []
+        result = run_race(
+            bench,
+            plan.baseline,
+            cfg,
+            finalists,
+            track,
+            announce=lambda name, gain: told.append(name),
+            on_confirm=lambda: told.append("--"),
+        )
+        return result, {name: seen[spec.hash()] for name, spec in specs.items()}, told, track
+
+    return run
+
+
+def test_the_best_wins_and_is_measured_on_pairs_that_chose_nothing(race):
+    result, seen, told, track = race({"a": 0.0, "b": 1.0, "c": -1.0})
+    assert result.winner.name == "b"
+    assert [set(heat.pairs) & set(track.confirm) for heat in result.heats] == [set()] * len(result.heats)
+    assert set(seen["b"]) >= set(track.confirm)
+    assert not set(seen["c"]) & set(track.confirm)
+    assert result.verdict.gain.pairs == 60
+    weighted = [item for item in result.verdict.scorers if item.weight]
+    true = sum(1.0 / item.spread for item in weighted) / len(weighted)
+    assert result.verdict.gain.low < true < result.verdict.gain.high
+    assert told[-2:] == ["--", "b"]
+
+
+def test_losers_leave_after_the_first_round(race):
+    result, seen, *_ = race({"a": 0.9, "b": 1.0, "c": -1.0, "d": -1.1})
+    assert {"c", "d"} <= set(result.heats[0].dropped)
+    assert len(seen["d"]) == 8 + len(result.heats[0].pairs)
+
+
+def test_gains_of_cfg_and_stg_are_reported_apart(race):
+    verdict = race({"a": 1.0}, cfg_gain=0.5)[0].verdict
+    assert verdict.improved
+    assert verdict.gain.mean == pytest.approx(verdict.stg_gain.mean + verdict.cfg_gain.mean)
+    assert verdict.cfg_gain.low > 0
+    assert verdict.stg_gain.low > 0
+
+
+def test_when_cfg_alone_wins_the_best_stg_setting_is_still_measured(race):
+    result = race({"a": 0.2, "b": 0.1}, cfg_gain=1.5)[0]
+    assert result.winner.name == "best CFG"
+    assert result.verdict.improved
+    assert result.verdict.stg_gain.high < 0
+    assert result.verdict.winner == result.verdict.best_cfg
+    assert "retuned CFG alone" in result.verdict.reason
+
+
+def test_a_bad_cfg_setting_is_not_what_stg_must_beat(race):
+    verdict = race({"a": 0.5}, cfg_gain=-0.2)[0].verdict
+    assert verdict.best_cfg == GuidanceSpec(cfg_scale=3.5)
+    assert verdict.cfg_gain is None
+    assert verdict.stg_gain == verdict.gain
+
+
+def test_a_broken_guard_is_no_improvement(race):
+    still = race({"a": 1.0}, motion=["a"], cfg_gain=-0.05)[0]
+    assert still.winner.name == "best CFG"  # the guard is seen on the search pairs already
+    assert not still.verdict.improved
+
+
+def test_evidence_of_each_scorer_is_in_its_own_unit(race):
+    verdict = race({"a": 1.0})[0].verdict
+    by_name = {item.name: item for item in verdict.scorers}
+    assert set(by_name) == {"aesthetic", "imaging_quality", "temporal_lpips", "alignment", "motion", "saturation"}
+    lpips = by_name["temporal_lpips"]
+    assert lpips.gain.mean == pytest.approx(lpips.baseline - lpips.value)
+    assert lpips.gain.mean == pytest.approx(1.0, abs=0.2)
+    assert by_name["motion"].weight == 0.0
+
+
+def test_a_clear_race_stops_at_an_early_look_with_a_wider_interval(race):
+    verdict = race({"a": 1.0}, confirm=400, cfg_gain=0.0)[0].verdict
+    assert (verdict.look, verdict.looks, verdict.gain.pairs, verdict.gain.level) == (1, 3, 200, 0.999)
+
+
+def test_nobody_raced(race):
+    result = race({}, confirm=60)[0]
+    assert result.winner.name == "best CFG"
+    assert result.verdict.stg_gain is None

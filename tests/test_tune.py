@@ -1,0 +1,166 @@
+"""The stages together: what a model makes is scored, searched, proved, filmed and reported."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stg_tune import models, tune
+from stg_tune.embedded import digits
+from stg_tune.errors import StgTuneError
+from stg_tune.folder import RunFolder
+from stg_tune.generate import Generator
+from stg_tune.models.base import ModelEntry
+from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
+from stg_tune.preset import load
+from stg_tune.records import GuidanceSpec, Pair, Score, ScoreKind
+from stg_tune.search import SearchPlan, load_space
+from stg_tune.search.progress import silent
+from stg_tune.tune import Request, default_prompts, draft_plan, evaluator, read_prompts, scorer_for
+from stg_tune.video import read_video
+
+PAIR = Pair(prompt="a red seven moving left", seed=3)
+NAMES = {"aesthetic": "maximize", "imaging_quality": "maximize", "temporal_lpips": "minimize", "alignment": "maximize"}
+
+
+class PixelScorer:
+    """Likes green and dislikes red; arithmetic on the frames, so that guidance can move it either way."""
+
+    kinds = tuple(
+        ScoreKind(name=name, direction=direction, low=0.0, high=1.0, unit="share")
+        for name, direction in {**NAMES, "motion": "maximize", "saturation": "minimize"}.items()
+    )
+
+    def __call__(self, videos: torch.Tensor, prompts: list[str]) -> list[dict[str, Score]]:
+        return [self._one(video) for video in videos]
+
+    def _one(self, video: torch.Tensor) -> dict[str, Score]:
+        red, green = float(video[:, 0].mean()), float(video[:, 1].mean())
+        values = {kind.name: red if kind.direction == "minimize" else green for kind in self.kinds}
+        scores = {kind.name: Score(kind=kind, value=values[kind.name]) for kind in self.kinds}
+        motion = replace(scores["motion"], value=1.0)
+        unscored = replace(scores["saturation"], value=None, reason="no colour at all")
+        return {**scores, "motion": motion} if green else {**scores, "saturation": unscored}
+
+
+@pytest.fixture
+def generator(random_pipeline: OpenSoraPipeline, random_entry: ModelEntry) -> Generator:
+    return Generator(random_pipeline, random_entry, num_inference_steps=1, height=16, width=16, num_frames=1)
+
+
+@pytest.fixture
+def evaluate(generator: Generator) -> Callable:
+    return evaluator(generator, PixelScorer())
+
+
+def test_an_evaluation_carries_scores_cost_and_effects(evaluate: Callable) -> None:
+    done = evaluate(GuidanceSpec(cfg_scale=3.0), PAIR)
+    assert done.config == GuidanceSpec(cfg_scale=3.0).hash()
+    assert set(done.scores) == {kind.name for kind in PixelScorer.kinds}
+    assert done.forwards == pytest.approx(2)
+    assert done.seconds > 0
+    assert done.error == ""
+
+
+def test_the_same_evaluation_gives_the_same_scores(evaluate: Callable) -> None:
+    spec = GuidanceSpec(cfg_scale=3.0)
+    assert evaluate(spec, PAIR).scores == evaluate(spec, PAIR).scores
+
+
+def test_what_cannot_be_scored_is_not_zero(evaluate: Callable, random_pipeline: OpenSoraPipeline) -> None:
+    decode = random_pipeline.vae.decode
+    random_pipeline.vae.decode = lambda *arguments: decode(*arguments) * 0 - 1
+    done = evaluate(GuidanceSpec(cfg_scale=3.0), PAIR)
+    assert "saturation" not in done.scores
+    assert done.unscored == {"saturation": "no colour at all"}
+
+
+def test_a_failed_generation_is_a_row_with_its_kind(evaluate: Callable, random_pipeline: OpenSoraPipeline) -> None:
+    with torch.no_grad():
+        random_pipeline.transformer.spatial_blocks[1].mlp.fc1.weight.fill_(float("nan"))
+    done = evaluate(GuidanceSpec(cfg_scale=3.0), PAIR)
+    assert done.error.startswith("nan: ")
+    assert done.scores == {}
+
+
+def test_prompts_are_lines_without_remarks(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("# remark\n\n  a red seven  \na blue two\n", encoding="utf-8")
+    assert read_prompts(file) == ["a red seven", "a blue two"]
+
+
+def test_embedded_models_bring_their_captions_and_others_get_the_general_list() -> None:
+    assert default_prompts(models.entry("open-sora-tiny")) == digits.captions()
+    general = default_prompts(models.entry("open-sora"))
+    assert len(set(general)) == len(general) >= 40
+    assert not set(general) & set(digits.captions())
+
+
+def test_scorers_are_refused_where_they_would_mean_nothing() -> None:
+    with pytest.raises(StgTuneError, match="no scorers for open-sora"):
+        scorer_for(models.entry("open-sora"))
+
+
+def _plan(entry: ModelEntry, **changes: object) -> SearchPlan:
+    return draft_plan(Request(model="open-sora-tiny", **changes), entry)(PixelScorer())
+
+
+def test_a_plan_keeps_search_and_held_out_apart() -> None:
+    plan = _plan(models.entry("open-sora-tiny"))
+    search, holdout = ({pair.prompt for pair in pairs} for pairs in (plan.search_pairs, plan.holdout_pairs))
+    assert not search & holdout
+    seeds = [pair.seed for pair in (*plan.search_pairs, *plan.holdout_pairs)]
+    assert len(set(seeds)) == len(seeds)
+    assert plan.baseline == GuidanceSpec(cfg_scale=models.entry("open-sora-tiny").defaults.cfg_scale)
+    assert set(plan.versions) >= {"stg-tune", "torch", "diffusers"}
+
+
+def test_the_seed_decides_the_split() -> None:
+    entry = models.entry("open-sora-tiny")
+    assert _plan(entry, seed=1).search_pairs == _plan(entry, seed=1).search_pairs
+    assert _plan(entry, seed=1).search_pairs != _plan(entry, seed=2).search_pairs
+
+
+@pytest.mark.slow
+def test_a_whole_run_leaves_everything_behind_and_can_be_looked_at_again(
+    generator: Generator, random_entry: ModelEntry, tmp_path: Path
+) -> None:
+    space = load_space("open-sora-tiny")
+    stacks = {name: replace(stack, max_layers=2, max_offset=1) for name, stack in space.stacks.items()}
+    plan = _plan(models.entry("open-sora-tiny"), budget="150")
+    plan = replace(plan, depths=random_entry.depths, num_steps=1, space=replace(space, stacks=stacks))
+    folder = RunFolder.new(tmp_path / "run")
+    folder.make()
+    outcome = tune._search(plan, folder, generator, PixelScorer(), storage=None, progress=silent)
+    films = sorted((tmp_path / "run" / "videos").iterdir())
+    assert len(films) == 16
+    assert read_video(films[0]).frames.shape == (1, 16, 16, 3)
+    page = outcome.report.read_text(encoding="utf-8")
+    assert page.count("<video") == 16
+    assert outcome.improved == (outcome.preset is not None) == folder.preset.exists()
+    if outcome.preset is not None:
+        assert load(outcome.preset).spec == outcome.result.verdict.winner
+    again = tune._search(plan, folder, generator, PixelScorer(), storage=None, progress=silent)
+    assert again.result.spent == outcome.result.spent
+    assert again.result.verdict == outcome.result.verdict
+
+
+def test_a_preset_of_another_model_is_refused(generator: Generator, tmp_path: Path) -> None:
+    from stg_tune.preset import Preset, save
+
+    entry = models.entry("open-sora-tiny")
+    preset = Preset(
+        name="other",
+        family=entry.architecture.family,
+        model="other",
+        checkpoint="x",
+        revision="",
+        stacks={"spatial": 28, "temporal": 28},
+        spec=GuidanceSpec(cfg_scale=3.0),
+        generation=entry.defaults,
+    )
+    save(preset, tmp_path / "other.json")
+    with pytest.raises(StgTuneError, match=r"other\.json is for other"):
+        tune.render(entry, PAIR, tmp_path / "a.mp4", preset=tmp_path / "other.json")
