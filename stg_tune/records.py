@@ -6,22 +6,67 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
 from stg_tune.errors import StgTuneError
 
-SkipOp = Literal["attention", "residual"]
-"""``attention`` is STG-A (the self-attention map becomes the identity: the block gets ``to_out(V)``, eq. 16-17 of
-arXiv:2411.18664); ``residual`` is STG-R (the whole residual block returns its input, eq. 14-15)."""
+SkipOp = Literal[
+    "attention",
+    "residual",
+    "attention_all",
+    "attention_with_text",
+    "attention_off",
+    "attention_input",
+    "attention_projected_input",
+    "feed_forward",
+    "blur",
+    "weak_model",
+]
+"""The first two are the paper's (arXiv:2411.18664), the others come from other tools and methods.
+
+``attention``: STG-A, eq. 16-17. Every video token attends to itself alone: the block gets ``to_out(V)``. Text tokens of
+a joint attention keep their own attention.
+``residual``: STG-R, eq. 14-15. The whole residual block returns its input, in every stream.
+``attention_all``: as ``attention``, but text tokens of a joint attention return their values too (diffusers, ComfyUI).
+``attention_with_text``: a video token sees itself and all valid text (HunyuanVideo STG-A of the paper's authors).
+``attention_off``: the attention adds nothing to the video tokens (Wan2GP).
+``attention_input``: the attention returns what it was given (diffusers, ``skip_attention`` alone).
+``attention_projected_input``: ``to_out`` of what the attention was given (LTX-Video ``attention_skip``).
+``feed_forward``: the feed-forward returns what it was given (diffusers, ``skip_ff`` alone).
+``blur``: every video query is the mean query, SEG with infinite blur (arXiv:2408.00760).
+``weak_model``: no block is touched; a second, weaker model predicts (Autoguidance, arXiv:2406.02507).
+"""
+SKIP_OPS: tuple[SkipOp, ...] = ("attention", "residual")
+"""What is searched: the two operations of the paper."""
+
+ALL_SKIP_OPS: tuple[SkipOp, ...] = (
+    *SKIP_OPS,
+    "attention_all",
+    "attention_with_text",
+    "attention_off",
+    "attention_input",
+    "attention_projected_input",
+    "feed_forward",
+    "blur",
+    "weak_model",
+)
+"""What a specification may name."""
+
+Branch = Literal["cond", "uncond", "crossed", "from_guided"]
+"""Which prompt the weak prediction sees, and what it is taken from; ``p(y)``: prediction with text y, layers skipped.
+
+``cond`` is the paper's: ``+ w (c - p(c))``. ``uncond``: ``p(u)`` takes the place of ``u`` in eq. 6, no scale of its own
+(``stg_scale`` must be 1), no extra pass. ``crossed``: ``+ w (c - p(u))``. ``from_guided``: ``+ w (x - p(u))``, where
+x is the result of eq. 6."""
 
 Combination = Literal["independent", "orthogonal"]
 """``independent`` is eq. 20, ``orthogonal`` is eq. 21 (later terms lose their part along earlier ones)."""
 
 Direction = Literal["maximize", "minimize"]
 
-SKIP_OPS: tuple[SkipOp, ...] = ("attention", "residual")
+BRANCHES: tuple[Branch, ...] = ("cond", "uncond", "crossed", "from_guided")
 COMBINATIONS: tuple[Combination, ...] = ("independent", "orthogonal")
 
 
@@ -37,17 +82,32 @@ class SkipTerm:
     """What happens in a listed block."""
     stg_scale: float
     """``w`` in ``+ w (c - p)``; 0 switches the term off. Any finite number; published values are 0.5 to 4."""
+    branch: Branch = "cond"
+    """Which prompt the weak prediction sees."""
+    draw: int = 0
+    """So many of the listed blocks, drawn anew in every step (S2-Guidance, arXiv:2508.12880); 0 skips them all."""
+    seed: int = 0
+    """Seed of the draws, 0 or more."""
 
     def __post_init__(self) -> None:
         """Freeze and check the fields."""
         layers = {
             stack: _indices(self.name, stack, indices) for stack, indices in sorted(self.skip_layers.items()) if indices
         }
-        if not layers:
+        if not layers and self.skip_op != "weak_model":
             raise StgTuneError(f"term {self.name!r} skips no layer: give at least one index in skip_layers")
         object.__setattr__(self, "skip_layers", MappingProxyType(layers))
-        _one_of(self.skip_op, SKIP_OPS, f"skip_op of term {self.name!r}")
+        _one_of(self.skip_op, ALL_SKIP_OPS, f"skip_op of term {self.name!r}")
         _finite(self.stg_scale, f"stg_scale of term {self.name!r}")
+        _one_of(self.branch, BRANCHES, f"branch of term {self.name!r}")
+        if self.branch == "uncond" and self.stg_scale not in (0, 1):
+            raise StgTuneError(
+                f"stg_scale of term {self.name!r} must be 1 on the branch uncond (0: off), got {self.stg_scale!r}: the "
+                "weak prediction takes the place of the negative one and has no scale of its own"
+            )
+
+        _whole(self.draw, 0, sum(map(len, layers.values())), f"draw of term {self.name!r}")
+        _whole(self.seed, 0, 2**63 - 1, f"seed of term {self.name!r}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle through plain dictionaries (a mapping proxy cannot be pickled)."""
@@ -58,12 +118,14 @@ class SkipTerm:
         return hash(_canonical(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON form."""
+        """Plain JSON form; the usual branch and draw are left out: files and hashes from before them stay the same."""
         return {
             "name": self.name,
             "skip_layers": {stack: list(indices) for stack, indices in self.skip_layers.items()},
             "skip_op": self.skip_op,
             "stg_scale": self.stg_scale,
+            **({} if self.branch == "cond" else {"branch": self.branch}),
+            **({"draw": self.draw, "seed": self.seed} if self.draw else {}),
         }
 
 
@@ -112,6 +174,29 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Restart:
+    """Restart sampling (arXiv:2306.14878): from ``stop`` back to the noise of ``start``, again, ``count`` times.
+
+    Both are fractions of the schedule as in ``Segment``; at least one step must lie between them.
+    """
+
+    start: float
+    """Where the repeated stretch begins, 0 to 1."""
+    stop: float
+    """Where it ends, ``start`` to 1."""
+    count: int = 1
+    """How often it is repeated, 1 to 100."""
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        for bound in (self.start, self.stop):
+            _between(bound, 0.0, 1.0, "a bound of restart")
+        if self.stop <= self.start:
+            raise StgTuneError(f"restart [{self.start}, {self.stop}) is empty: start must be < stop")
+        _whole(self.count, 1, 100, "count of restart")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GuidanceSpec:
     """A whole guidance setting: plain CFG with ``cfg_scale`` outside all segments, the segment's setting inside."""
 
@@ -119,10 +204,15 @@ class GuidanceSpec:
     """``g`` of eq. 6, ``u + g (c - u)``; 1 means no classifier-free guidance."""
     segments: tuple[Segment, ...] = ()
     """Segments that do not overlap, in ascending order."""
+    cfg_source: Literal["spec", "pipeline"] = "spec"
+    """``pipeline``: eq. 6 is left to the pipeline, with its own scale of each step and frame; the terms are added."""
+    restart: Restart | None = None
+    """Stretch of the schedule that is sampled several times; ``None``: once."""
 
     def __post_init__(self) -> None:
         """Check the fields."""
         _finite(self.cfg_scale, "cfg_scale")
+        _one_of(self.cfg_source, ("spec", "pipeline"), "cfg_source")
         for earlier, later in zip(self.segments, self.segments[1:], strict=False):
             if later.start < earlier.stop:
                 raise StgTuneError(
@@ -132,14 +222,22 @@ class GuidanceSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form; ``GuidanceSpec.from_dict`` reads it back."""
-        return {"cfg_scale": self.cfg_scale, "segments": [segment.to_dict() for segment in self.segments]}
+        return {
+            "cfg_scale": self.cfg_scale,
+            "segments": [segment.to_dict() for segment in self.segments],
+            **({} if self.cfg_source == "spec" else {"cfg_source": self.cfg_source}),
+            **({} if self.restart is None else {"restart": asdict(self.restart)}),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GuidanceSpec:
         """Read the form of ``to_dict``; unknown and missing fields raise ``StgTuneError`` by name."""
-        fields = _fields(data, {"cfg_scale"}, {"segments"}, "guidance")
+        fields = _fields(data, {"cfg_scale"}, {"segments", "cfg_source", "restart"}, "guidance")
         segments = _items(fields.get("segments", ()), "segments")
-        return cls(cfg_scale=fields["cfg_scale"], segments=tuple(_segment_from_dict(item) for item in segments))
+        fields["segments"] = tuple(_segment_from_dict(item) for item in segments)
+        if fields.get("restart") is not None:
+            fields["restart"] = Restart(**_fields(fields["restart"], {"start", "stop"}, {"count"}, "restart"))
+        return cls(**fields)
 
     def hash(self) -> str:
         """16 hex digits over the canonical JSON (floats rounded to 6 digits): the key of a configuration."""
@@ -218,12 +316,12 @@ class Evaluation:
 
 
 def _term_from_dict(data: Mapping[str, Any]) -> SkipTerm:
-    fields = _fields(data, {"name", "skip_layers", "skip_op", "stg_scale"}, set(), "term")
+    fields = _fields(data, {"name", "skip_layers", "skip_op", "stg_scale"}, {"branch", "draw", "seed"}, "term")
     layers = fields["skip_layers"]
     if not isinstance(layers, Mapping):
         raise StgTuneError(f"skip_layers must map a stack name to a list of indices, got {layers!r}")
     frozen = {stack: tuple(_items(indices, f"skip_layers.{stack}")) for stack, indices in layers.items()}
-    return SkipTerm(name=fields["name"], skip_layers=frozen, skip_op=fields["skip_op"], stg_scale=fields["stg_scale"])
+    return SkipTerm(**{**fields, "skip_layers": frozen})
 
 
 def _segment_from_dict(data: Mapping[str, Any]) -> Segment:
@@ -262,6 +360,11 @@ def _indices(term: str, stack: str, indices: tuple[int, ...]) -> tuple[int, ...]
 def _finite(value: object, what: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise StgTuneError(f"{what} must be a finite number, got {value!r}")
+
+
+def _whole(value: object, low: int, high: int, what: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise StgTuneError(f"{what} must be a whole number from {low} to {high}, got {value!r}")
 
 
 def _between(value: object, low: float, high: float, what: str) -> None:

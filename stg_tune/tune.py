@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, replace
-from importlib import metadata
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import stg_tune
+import torch
+
 from stg_tune import models
 from stg_tune import preset as presets
 from stg_tune.documents import read_limited
 from stg_tune.embedded import digits
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
-from stg_tune.generate import Generated, GenerationFailedError, Generator
+from stg_tune.generate import Generated, Generator
 from stg_tune.outcome import filmed_pairs, report
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
-from stg_tune.score import embedded_scorers
 from stg_tune.search import SearchPlan, load_run, load_space, run_search, space_names, split_pairs
-from stg_tune.search.budget import parse_budget
+from stg_tune.search.budget import in_worker_hours, parse_budget
+from stg_tune.search.estimate import Estimate, estimate, probe
+from stg_tune.search.stored import find_row, first_row
+from stg_tune.search.workers.placement import Layout, Placement, lay_out
+from stg_tune.search.workers.sizing import model_bytes
+from stg_tune.studio import ModelRecipe, Studio, check_same, versions
 from stg_tune.video import write_mp4
 
 if TYPE_CHECKING:
@@ -29,12 +32,12 @@ if TYPE_CHECKING:
     from stg_tune.models.base import ModelEntry
     from stg_tune.score import Scorer
     from stg_tune.search import Progress, SearchResult
+    from stg_tune.search.workers import Reference
 
 SEARCH_PAIRS, HOLDOUT_PAIRS = 24, 1200
 """Pairs that are set aside at the start: enough for every named budget, so that a run can be extended."""
 GENERAL_PROMPTS = Path(__file__).with_name("general_prompts.txt")
 MAX_PROMPT_BYTES = 2_000_000
-LIBRARIES = ("torch", "diffusers", "transformers", "optuna", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +53,11 @@ class Request:
     prompts: Path | None = None
     """Text file with one caption a line; ``None``: an embedded model's own captions, else a general list."""
     budget: str = "small"
-    """``small``, ``medium``, ``large``, a number of evaluations, or a time such as ``2h``."""
+    """``small``, ``medium``, ``large``, a number of evaluations, or a time such as ``2h``, ``16wh``, ``16gpuh``."""
     seed: int = 0
     """Decides split, noise and proposals."""
+    placement: Placement = field(default_factory=Placement)
+    """Where pairs are evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,81 +82,93 @@ def tune(request: Request, directory: Path, *, storage: str | None, progress: Pr
         KeyboardInterrupt: After a clean stop; ``resume`` goes on.
     """
     entry = models.entry(request.model)
-    draft = draft_plan(request, entry)
+    layout = layout_of(request.placement, request.model_path)
+    draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
     folder = RunFolder.new(directory, model_path=request.model_path)
-    generator = Generator(models.load(entry, request.model_path), entry)
-    scorer = scorer_for(entry)
-    folder.make()
-    return _search(draft(scorer), folder, generator, scorer, storage=storage, progress=progress)
+    models.fetch(entry, folder.model_path)
+    studio = Studio(ModelRecipe(model=entry.name, path=folder.model_path))
+    return _search(draft(studio.scorer), folder, studio, layout, storage=storage, progress=progress)
 
 
-def resume(directory: Path, *, budget: str | None, progress: Progress) -> Outcome:
-    """Go on with the run in a folder, if need be with a larger budget; raises as ``tune`` does."""
+def resume(directory: Path, *, budget: str | None, progress: Progress, placement: Placement | None = None) -> Outcome:
+    """Go on with the run in a folder, if need be with a larger budget or elsewhere; raises as ``tune`` does."""
     run, folder = load_run(directory), RunFolder.open(directory)
-    entry = models.entry(run.plan.model)
-    generator = Generator(models.load(entry, folder.model_path), entry, num_inference_steps=run.plan.num_steps)
-    plan = replace(run.plan, budget=budget or run.plan.budget)
-    return _search(plan, folder, generator, scorer_for(entry), storage=None, progress=progress)
+    layout = layout_of(placement or Placement(), folder.model_path)
+    studio = Studio(ModelRecipe.of(run.plan, folder))
+    check_same(run.plan, studio.scorer)
+    plan = replace(run.plan, budget=in_worker_hours(budget, layout.gpus) if budget else run.plan.budget)
+    reference = first_row(directory) if layout.executor == "ray" else None
+    return _search(plan, folder, studio, layout, storage=None, progress=progress, reference=reference)
 
 
 def _search(
     plan: SearchPlan,
     folder: RunFolder,
-    generator: Generator,
-    scorer: Scorer,
+    studio: Studio,
+    layout: Layout,
     *,
     storage: str | None,
     progress: Progress,
+    reference: Reference | None = None,
 ) -> Outcome:
-    evaluate = evaluator(generator, scorer)
-    result = run_search(plan, evaluate, directory=folder.path, storage=storage, progress=progress)
+    with layout.open(studio.recipe, lambda: studio.evaluate, reference=reference) as executor:
+        if not (folder.path / "run.json").exists():
+            folder.make()
+        result = run_search(plan, executor=executor, directory=folder.path, storage=storage, progress=progress)
     verdict = result.verdict
     improved = verdict is not None and verdict.improved
     if verdict is not None:
-        _film(generator, folder, plan, verdict.winner)
+        _film(studio, folder, plan, verdict.winner)
     if improved:
-        presets.save(_preset(result, generator), folder.preset)
+        presets.save(_preset(result, studio.generator), folder.preset)
     return Outcome(
         result=result, improved=improved, preset=folder.preset if improved else None, report=report(folder.path)
     )
 
 
-def evaluator(generator: Generator, scorer: Scorer) -> Callable[[GuidanceSpec, Pair], Evaluation]:
-    """``(spec, pair) -> Evaluation``: all that the search ever sees of a model."""
-
-    def evaluate(spec: GuidanceSpec, pair: Pair) -> Evaluation:
-        try:
-            with warnings.catch_warnings():
-                # the search meets settings without effect by itself; the effect is in every row
-                warnings.simplefilter("ignore", UserWarning)
-                return _scored(spec, pair, generator(spec, pair), scorer)
-        except GenerationFailedError as error:
-            return Evaluation(config=spec.hash(), pair=pair, error=str(error))
-
-    return evaluate
+def layout_of(placement: Placement, model_path: Path | None) -> Layout:
+    """Where pairs are evaluated on this machine, or the cluster that was named."""
+    return lay_out(placement, gpus=torch.cuda.device_count(), worker_bytes=model_bytes(model_path))
 
 
-def _scored(spec: GuidanceSpec, pair: Pair, made: Generated, scorer: Scorer) -> Evaluation:
-    (scores,) = scorer(made.video.to_float()[None], [pair.prompt])
-    return Evaluation(
-        config=spec.hash(),
-        pair=pair,
-        scores={name: score.value for name, score in scores.items() if score.value is not None},
-        unscored={name: score.reason for name, score in scores.items() if score.value is None},
-        seconds=made.seconds,
-        forwards=made.forwards,
-        effects=made.effects,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """A stored evaluation and the same one made again."""
+
+    stored: Reference
+    """What the storage holds."""
+    now: Evaluation
+    """What it gives here and now."""
 
 
-def scorer_for(entry: ModelEntry) -> Scorer:
-    """The scorers that know what the model shows."""
-    if entry.embedded:
-        return embedded_scorers()
-    raise StgTuneError(
-        f"there are no scorers for {entry.name} in this version: those that ship with it know the embedded models only "
-        "and their numbers would mean nothing here; `stg-tune generate` and stg_tune.guided work with every model"
-    )
+def replay(directory: Path, config: str, pair: str, *, out: Path | None = None) -> Replayed:
+    """Evaluate a stored row again; nothing is stored.
+
+    Args:
+        directory: Folder of the run.
+        config: ``default``, ``winner``, a trial's number or the beginning of a hash.
+        pair: A search pair's number, ``h`` and a held-out pair's number, or the beginning of a key.
+        out: Where to write the video, if it is wanted.
+    """
+    stored = find_row(directory, config, pair)
+    studio = Studio(ModelRecipe.of(load_run(directory).plan, RunFolder.open(directory)))
+    task = stored.task
+    if out is not None:
+        write_mp4(studio.generator(task.spec, task.pair).video, out)
+    return Replayed(stored=stored, now=studio.evaluate(task.spec, task.pair))
+
+
+def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
+    """The plan and what it will cost, from three evaluations that are timed here and now."""
+    entry = models.entry(request.model)
+    layout = layout_of(request.placement, request.model_path)
+    draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
+    models.fetch(entry, request.model_path)
+    recipe = ModelRecipe(model=entry.name, path=request.model_path)
+    studio = Studio(recipe)
+    plan = draft(studio.scorer)
+    evaluate = studio.evaluate if layout.threads is None else recipe(layout.threads)
+    return plan, layout, estimate(plan, probe(evaluate, plan), workers=layout.workers or 1)
 
 
 def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], SearchPlan]:
@@ -175,10 +192,17 @@ def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], Search
             holdout_pairs=holdout,
             budget=request.budget,
             seed=request.seed,
-            versions={"stg-tune": stg_tune.__version__, **{name: metadata.version(name) for name in LIBRARIES}},
+            published=published_for(entry),
+            versions=versions(),
         )
 
     return plan
+
+
+def published_for(entry: ModelEntry) -> dict[str, GuidanceSpec]:
+    """Name -> published setting that was made for a model with just these blocks; they race with what is found."""
+    priors = presets.published(entry.architecture.family)
+    return {prior.name: prior.spec for prior in priors if dict(prior.stacks) == dict(entry.depths)}
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -235,9 +259,9 @@ def _preset(result: SearchResult, generator: Generator) -> presets.Preset:
     )
 
 
-def _film(generator: Generator, folder: RunFolder, plan: SearchPlan, winner: GuidanceSpec) -> None:
+def _film(studio: Studio, folder: RunFolder, plan: SearchPlan, winner: GuidanceSpec) -> None:
     """Film the default and the winner."""
     for pair in filmed_pairs(plan):
         for spec, kind in ((plan.baseline, "default"), (winner, f"tuned-{winner.hash()}")):
             if not folder.clip(pair, kind).exists():
-                write_mp4(generator(spec, pair).video, folder.clip(pair, kind))
+                write_mp4(studio.generator(spec, pair).video, folder.clip(pair, kind))

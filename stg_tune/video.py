@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**31
 """Greatest size of a file read, and of the decoded frames of one video, in bytes."""
-FORMATS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".webm": "matroska", ".mkv": "matroska", ".gif": "gif"}
+FORMATS = {
+    ".mp4": "mov",
+    ".m4v": "mov",
+    ".mov": "mov",
+    ".webm": "matroska",
+    ".mkv": "matroska",
+    ".avi": "avi",
+    ".gif": "gif",
+}
 """File suffix -> the container it must be: a file never chooses its own demuxer, since playlists open other files."""
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 """Suffixes of the images that count in a folder of frames."""

@@ -26,7 +26,7 @@ HOMES = {
     "open_clip": ("score", "embedded"),
     "lpips": ("score", "embedded"),
     "sklearn": ("embedded",),
-    "yaml": ("search",),
+    "yaml": ("search", "export"),
     "jsonschema": ("documents.py",),
 }
 """Third party -> the only parts of the package that may import it."""

@@ -1,7 +1,9 @@
 """The stages together: what a model makes is scored, searched, proved, filmed and reported."""
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from stg_tune.folder import RunFolder
 from stg_tune.generate import Generator
 from stg_tune.models.base import ModelEntry
 from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
-from stg_tune.preset import load
+from stg_tune.preset import load, published
 from stg_tune.records import GuidanceSpec, Pair, Score, ScoreKind
 from stg_tune.search import SearchPlan, load_space
 from stg_tune.search.progress import silent
-from stg_tune.tune import Request, default_prompts, draft_plan, evaluator, read_prompts, scorer_for
+from stg_tune.search.workers.placement import Placement, lay_out
+from stg_tune.studio import ModelRecipe, Studio, check_same, evaluator, numbers_identity, scorer_for, versions
+from stg_tune.tune import Request, default_prompts, draft_plan, read_prompts
 from stg_tune.video import read_video
 
 PAIR = Pair(prompt="a red seven moving left", seed=3)
@@ -98,9 +102,15 @@ def test_embedded_models_bring_their_captions_and_others_get_the_general_list() 
     assert not set(general) & set(digits.captions())
 
 
-def test_scorers_are_refused_where_they_would_mean_nothing() -> None:
-    with pytest.raises(StgTuneError, match="no scorers for open-sora"):
-        scorer_for(models.entry("open-sora"))
+def test_embedded_models_get_their_own_scorers_and_others_those_of_real_models(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr("stg_tune.studio.default_scorers", lambda *, fps: asked.append(fps))
+    scorer_for(models.entry("open-sora"))
+    assert asked == [models.entry("open-sora").defaults.fps]
+    assert {kind.name for kind in scorer_for(models.entry("open-sora-tiny")).kinds} >= {"aesthetic", "imaging_quality"}
+    assert len(asked) == 1
 
 
 def _plan(entry: ModelEntry, **changes: object) -> SearchPlan:
@@ -115,6 +125,14 @@ def test_a_plan_keeps_search_and_held_out_apart() -> None:
     assert len(set(seeds)) == len(seeds)
     assert plan.baseline == GuidanceSpec(cfg_scale=models.entry("open-sora-tiny").defaults.cfg_scale)
     assert set(plan.versions) >= {"stg-tune", "torch", "diffusers"}
+
+
+def test_published_settings_race_where_they_were_made_for_the_same_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = models.entry("open-sora-tiny")
+    prior = published("mochi")[0]
+    fitting = replace(prior, stacks=entry.depths, spec=GuidanceSpec(cfg_scale=3.0), name="fitting")
+    monkeypatch.setattr("stg_tune.preset.published", lambda family: [prior, fitting])
+    assert dict(_plan(entry).published) == {"fitting": GuidanceSpec(cfg_scale=3.0)}
 
 
 def test_the_seed_decides_the_split() -> None:
@@ -133,7 +151,9 @@ def test_a_whole_run_leaves_everything_behind_and_can_be_looked_at_again(
     plan = replace(plan, depths=random_entry.depths, num_steps=1, space=replace(space, stacks=stacks))
     folder = RunFolder.new(tmp_path / "run")
     folder.make()
-    outcome = tune._search(plan, folder, generator, PixelScorer(), storage=None, progress=silent)
+    studio = Studio(ModelRecipe(model="random"), generator=generator, scorer=PixelScorer())
+    inline = lay_out(Placement(workers=1), gpus=0, worker_bytes=1)
+    outcome = tune._search(plan, folder, studio, inline, storage=None, progress=silent)
     films = sorted((tmp_path / "run" / "videos").iterdir())
     assert len(films) == 16
     assert read_video(films[0]).frames.shape == (1, 16, 16, 3)
@@ -142,9 +162,45 @@ def test_a_whole_run_leaves_everything_behind_and_can_be_looked_at_again(
     assert outcome.improved == (outcome.preset is not None) == folder.preset.exists()
     if outcome.preset is not None:
         assert load(outcome.preset).spec == outcome.result.verdict.winner
-    again = tune._search(plan, folder, generator, PixelScorer(), storage=None, progress=silent)
+    again = tune._search(plan, folder, studio, inline, storage=None, progress=silent)
     assert again.result.spent == outcome.result.spent
     assert again.result.verdict == outcome.result.verdict
+
+
+def test_a_recipe_travels_and_sets_the_threads() -> None:
+    recipe = pickle.loads(pickle.dumps(ModelRecipe(model="open-sora-tiny", num_inference_steps=1)))
+    before = torch.get_num_threads()
+    try:
+        evaluate = recipe(1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    done = evaluate(GuidanceSpec(cfg_scale=2.0), PAIR)
+    assert not done.error
+    assert {f"scorer {name}" for name in done.scores} <= recipe.identity().keys()
+
+
+def test_identity_is_what_decides_the_numbers() -> None:
+    identity = numbers_identity(PixelScorer())
+    assert identity["torch"] == metadata.version("torch")
+    assert identity["scorer motion"] == "none"
+    assert "optuna" not in identity
+    assert "optuna" in versions()
+
+
+def test_scorers_and_versions_must_not_change_between_sessions() -> None:
+    plan = _plan(models.entry("open-sora-tiny"))
+    check_same(plan, PixelScorer())
+    check_same(replace(plan, versions=dict(plan.versions) | {"optuna": "4.0"}), PixelScorer())
+    with pytest.raises(StgTuneError, match=r"begun with torch 1\.0, here it is 2.*must not be mixed"):
+        check_same(replace(plan, versions=dict(plan.versions) | {"torch": "1.0"}), PixelScorer())
+    other = tuple(replace(kind, weights="f00d") if kind.name == "motion" else kind for kind in plan.scorers)
+    with pytest.raises(StgTuneError, match="begun with scorer motion f00d, here it is none"):
+        check_same(replace(plan, scorers=other), PixelScorer())
+    less = tuple(kind for kind in plan.scorers if kind.name != "motion")
+    space = replace(plan.space, objective=replace(plan.space.objective, guards=()))
+    with pytest.raises(StgTuneError, match="scorer motion missing, here it is none"):
+        check_same(replace(plan, space=space, scorers=less), PixelScorer())
 
 
 def test_a_preset_of_another_model_is_refused(generator: Generator, tmp_path: Path) -> None:

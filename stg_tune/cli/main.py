@@ -8,7 +8,20 @@ import warnings
 from typing import TYPE_CHECKING
 
 import stg_tune
-from stg_tune.cli import generate, models, presets, report, resume, score, search, show
+from stg_tune.cli import (
+    evaluate,
+    export,
+    generate,
+    models,
+    presets,
+    replay,
+    report,
+    resume,
+    score,
+    search,
+    show,
+    weights,
+)
 from stg_tune.cli.output import complain
 from stg_tune.errors import StgTuneError
 
@@ -18,7 +31,7 @@ if TYPE_CHECKING:
 DONE, FIXABLE, USAGE, NO_GAIN, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: done; the user can fix it; wrong usage; finished without an improvement; Ctrl-C after a clean stop."""
 
-COMMANDS = (models, search, resume, show, generate, score, report, presets)
+COMMANDS = (models, search, resume, show, replay, generate, score, evaluate, report, presets, export, weights)
 """Modules with ``add(commands)``, in the order of ``--help``."""
 
 

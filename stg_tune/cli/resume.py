@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stg_tune.cli.search import say_outcome, say_stopped
+from stg_tune.cli.search import add_placement, placement_of, say_outcome, say_stopped
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("resume", help="go on after Ctrl-C, a crash, or with a larger budget")
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument("--budget", metavar="B", help="a larger budget: medium, large or a number of evaluations")
+    add_placement(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -31,7 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         with watching(quiet=arguments.quiet) as progress:
-            outcome = resume(arguments.directory, budget=arguments.budget, progress=progress)
+            outcome = resume(
+                arguments.directory,
+                budget=arguments.budget,
+                progress=progress,
+                placement=placement_of(arguments),
+            )
     except KeyboardInterrupt:
         return say_stopped(arguments.directory)
     return say_outcome(outcome, arguments.directory, as_json=arguments.json)

@@ -12,6 +12,8 @@ from stg_tune.cli.output import complain, say, say_json, say_table
 if TYPE_CHECKING:
     import argparse
 
+    from stg_tune.search.estimate import Estimate
+    from stg_tune.search.workers.placement import Layout, Placement
     from stg_tune.tune import Outcome, Request
 
 
@@ -28,16 +30,56 @@ def add(commands: Any) -> None:
         help="captions, one a line (default: the model's own, or a general list)",
     )
     parser.add_argument(
-        "--budget", default="small", metavar="B", help="small, medium, large, a number of evaluations, or 90m, 2h"
+        "--budget",
+        default="small",
+        metavar="B",
+        help="small, medium, large, a number of evaluations, a time (90m, 2h), or hours of all workers or "
+        "GPUs together (16wh, 16gpuh)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL-DATE)")
     parser.add_argument("--storage", metavar="URL", help="SQLAlchemy URL (default: SQLite in the folder of the run)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides split, noise, proposals (default: 0)")
-    parser.add_argument("--executor", choices=("inline",), default="inline", help="where pairs are evaluated")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and stop")
+    add_placement(parser)
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be done and, from three timed evaluations, what it costs",
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
+
+
+def add_placement(parser: argparse.ArgumentParser) -> None:
+    """The options that say where pairs are evaluated."""
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that evaluate, each with its own model (default: one a GPU, else one a core that memory is "
+        "enough for)",
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("ray", "inline"),
+        help="inline: in this process (default: ray when there is more than one worker)",
+    )
+    parser.add_argument("--ray-address", metavar="A", help="Ray cluster to work on, host:port or auto")
+    parser.add_argument("--gpus-per-worker", type=float, metavar="G", help="a fraction lets workers share a GPU")
+    parser.add_argument("--cpus-per-worker", type=float, metavar="C", help="cores, and threads, of one worker")
+
+
+def placement_of(arguments: argparse.Namespace) -> Placement:
+    """What ``add_placement`` has read."""
+    from stg_tune.search.workers.placement import Placement
+
+    return Placement(
+        executor=arguments.executor,
+        workers=arguments.workers,
+        address=arguments.ray_address,
+        gpus=arguments.gpus_per_worker,
+        cpus=arguments.cpus_per_worker,
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,6 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         prompts=arguments.prompts,
         budget=arguments.budget,
         seed=arguments.seed,
+        placement=placement_of(arguments),
     )
     if arguments.dry_run:
         return _dry_run(request, as_json=arguments.json)
@@ -98,16 +141,41 @@ def say_outcome(outcome: Outcome, directory: Path, *, as_json: bool) -> int:
 
 
 def _dry_run(request: Request, *, as_json: bool) -> int:
-    from stg_tune.search import preview
-    from stg_tune.tune import draft_plan, scorer_for
+    from stg_tune.tune import dry_run
 
-    entry = models.entry(request.model)
-    plan = draft_plan(request, entry)(scorer_for(entry))
-    division = preview(plan)
+    plan, layout, cost = dry_run(request)
     if as_json:
-        say_json({"model": plan.model, "evaluations": division.total, "stages": division.stages()})
+        say_json({"model": plan.model, "evaluations": cost.division.total, **_cost(cost, layout)})
         return 0
+    division = cost.division
     say_table(("STAGE", "EVALUATIONS"), [(stage, f"{count:11}") for stage, count in division.stages().items()])
     say(f"\n{division.total} evaluations of one video each, {plan.num_steps} steps, {len(plan.scorers)} scorers;")
     say(f"{division.search_pairs} search pairs, {division.holdout_pairs} held-out pairs")
+    where = f"Ray cluster at {layout.address}" if layout.address else "this machine"
+    say(f"\ntimed here: {cost.timing.plain:.2f} s with the default, {cost.timing.guided:.2f} s with one skipped layer")
+    say(f"{layout.workers or 'all possible'} workers ({layout.executor}) on {where}")
+    say(f"about {_span(cost.seconds)} of time, {_span(cost.worker_seconds)} of work{_gpu_hours(cost, layout)}")
     return 0
+
+
+def _cost(cost: Estimate, layout: Layout) -> dict[str, Any]:
+    return {
+        "stages": cost.division.stages(),
+        "workers": cost.workers,
+        "executor": layout.executor,
+        "seconds_plain": cost.timing.plain,
+        "seconds_guided": cost.timing.guided,
+        "seconds": cost.seconds,
+        "worker_seconds": cost.worker_seconds,
+        "gpu_hours": cost.worker_seconds * (layout.gpus or 0.0) / 3600,
+    }
+
+
+def _gpu_hours(cost: Estimate, layout: Layout) -> str:
+    return f", {cost.worker_seconds * layout.gpus / 3600:.1f} hours of GPUs" if layout.gpus else ""
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -81,3 +81,9 @@ class Loop:
         progress = self.step / self.steps
         decay = 1.0 if progress < 0.6 else 1 - (1 - floor) * (progress - 0.6) / 0.4
         return peak * min(1.0, (self.step + 1) / warmup) * decay
+
+
+def curve(log: Sequence[dict[str, float]], points: int = 12) -> list[dict[str, float]]:
+    """About ``points`` entries of a log, evenly spaced, the last one always among them."""
+    every = max(1, len(log) // points)
+    return list(log[::-1][::every][::-1])

@@ -55,6 +55,24 @@ class Batch:
     """(n,), what the videos show."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where a video shows what: all that is drawn at random but the colours."""
+
+    digit: NDArray[np.int64]
+    """(n,), index into ``DIGITS``."""
+    colour: NDArray[np.int64]
+    """(n,), index into ``COLOURS``."""
+    direction: NDArray[np.int64]
+    """(n,), index into ``DIRECTIONS``."""
+    scans: NDArray[np.float32]
+    """(n, 8, 8), 0 to 1."""
+    side: NDArray[np.float32]
+    """(n,), side of the scan on the canvas in pixels."""
+    centres: NDArray[np.float32]
+    """(n, 17, 2), x and y of the scan's centre in pixels."""
+
+
 def caption(digit: int, colour: int, direction: int) -> str:
     """The caption of a combination of indices: ``a red seven moving left``."""
     return f"a {COLOURS[colour]} {DIGITS[digit]} moving {DIRECTIONS[direction]}"
@@ -73,16 +91,33 @@ def truth(text: str) -> tuple[int, int, int]:
 
 def render(n: int, split: Split, seed: int) -> Batch:
     """Render ``n`` videos with random attributes; the same arguments give the same videos."""
-    rng = np.random.default_rng([seed, 0 if split == "train" else 1])
+    rng = _generator(split, seed)
+    plan = _lay_out(rng, n, split)
+    return Batch(
+        frames=_paint(rng, plan),
+        digit=plan.digit,
+        colour=plan.colour,
+        direction=plan.direction,
+        captions=[caption(*indices) for indices in zip(plan.digit, plan.colour, plan.direction, strict=True)],
+    )
+
+
+def layout(n: int, split: Split, seed: int) -> Layout:
+    """The layout of the videos that ``render`` gives for the same arguments, without painting them."""
+    return _lay_out(_generator(split, seed), n, split)
+
+
+def _generator(split: Split, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, 0 if split == "train" else 1])
+
+
+def _lay_out(rng: np.random.Generator, n: int, split: Split) -> Layout:
     counts = (len(DIGITS), len(COLOURS), len(DIRECTIONS))
     digit, colour, direction = (rng.integers(0, count, n) for count in counts)
-    return Batch(
-        frames=_paint(rng, _draw_scans(rng, digit, split), colour, direction),
-        digit=digit,
-        colour=colour,
-        direction=direction,
-        captions=[caption(*indices) for indices in zip(digit, colour, direction, strict=True)],
-    )
+    scans = _draw_scans(rng, digit, split)
+    side = rng.uniform(*DIGIT_PIXELS, n).astype(np.float32)
+    centres = _paths(rng, direction, side)
+    return Layout(digit=digit, colour=colour, direction=direction, scans=scans, side=side, centres=centres)
 
 
 @functools.cache
@@ -107,20 +142,13 @@ def _draw_scans(rng: np.random.Generator, digit: NDArray[np.int64], split: Split
     return images[[rng.choice(pools[value]) for value in digit]]
 
 
-def _paint(
-    rng: np.random.Generator,
-    scans: NDArray[np.float32],
-    colour: NDArray[np.int64],
-    direction: NDArray[np.int64],
-) -> NDArray[np.uint8]:
-    n = len(scans)
-    side = rng.uniform(*DIGIT_PIXELS, n).astype(np.float32)
-    centres = _paths(rng, direction, side)
+def _paint(rng: np.random.Generator, plan: Layout) -> NDArray[np.uint8]:
+    n = len(plan.scans)
     ground = _ground(rng, n)
-    strokes = RGB[colour] + rng.normal(0, 9, (n, 3)).astype(np.float32)
+    strokes = RGB[plan.colour] + rng.normal(0, 9, (n, 3)).astype(np.float32)
     frames = np.empty((n, NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
     for i in range(n):
-        alpha = _masks(scans[i], centres[i], side[i])[..., None]
+        alpha = _masks(plan.scans[i], plan.centres[i], plan.side[i])[..., None]
         frames[i] = np.clip(ground[i] * (1 - alpha) + strokes[i] * alpha, 0, 255).round()
     return frames
 

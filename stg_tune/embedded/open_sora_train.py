@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn import functional
@@ -11,8 +12,10 @@ from torch.nn import functional
 from stg_tune.embedded import digits
 from stg_tune.embedded.checkpoints import Loop, to_pixels
 from stg_tune.embedded.text import MAX_LENGTH, WIDTH, build_encoder, build_tokenizer
+from stg_tune.embedded.tutor import WEIGHT, Lesson, Tutor, lesson_of, listening_block
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from stg_tune.models.open_sora.schedule import OpenSoraScheduler
     from stg_tune.models.open_sora.transformer import STDiT3
     from stg_tune.models.open_sora.vae import OpenSoraVAE
+
+    Tensors = tuple[Tensor, ...] | list[Tensor]
 
 TRANSFORMER = {
     "input_sq_size": digits.SIZE,
@@ -34,10 +39,15 @@ TRANSFORMER = {
 """Constructor arguments of ``STDiT3``: narrow rather than shallow, so that there are layers to choose from."""
 SCHEDULER = {"use_timestep_transform": True, "transform_scale": 8.6}
 """``transform_scale`` gives 64x64 and 17 frames the shift (2.4) that Open-Sora 1.2 has at 240x426 and 51 frames."""
+NUM_LATENTS = 5_000
+PART, FIRST_SEED = 500, 10_000
+"""Videos that are drawn and encoded at a time, and the seed of the first part."""
+NUM_STEPS = 7_000
 BATCH = 64
 PEAK_RATE = 2e-3
-EMA_DECAY = 0.999
+EMA_DECAY = 0.998
 CAPTION_DROPOUT = 0.1
+_fused = functional.scaled_dot_product_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +58,22 @@ class Latents:
     """(n, 4, 5, 8, 8), normalised."""
     captions: list[str]
     """(n,)."""
+    lesson: Lesson
+    """What the tutor asks about them."""
 
 
-def cache_latents(vae: OpenSoraVAE, path: Path, count: int, *, part: int = 500) -> Latents:
+def cache_latents(vae: OpenSoraVAE, path: Path, count: int) -> Latents:
     """Latents of ``count`` renders of the train split; kept in ``path``, and extended when it holds fewer."""
     saved = torch.load(path, weights_only=True) if path.exists() else {"latents": [], "captions": []}
     while len(saved["captions"]) < count:
-        batch = digits.render(part, "train", seed=10_000 + len(saved["captions"]))
+        batch = digits.render(PART, "train", seed=FIRST_SEED + len(saved["captions"]))
         saved["latents"].append(encode(vae, to_pixels(batch.frames)).half())
         saved["captions"] += batch.captions
         torch.save(saved, path)
     latents = torch.cat(saved["latents"])[:count].float()
-    return Latents(latents=latents, captions=saved["captions"][:count])
+    layouts = [digits.layout(PART, "train", seed=FIRST_SEED + start) for start in range(0, count, PART)]
+    rows = torch.arange(count)
+    return Latents(latents=latents, captions=saved["captions"][:count], lesson=lesson_of(layouts)[rows])
 
 
 @torch.no_grad()
@@ -77,11 +91,14 @@ def train_transformer(data: Latents, path: Path, *, steps: int) -> Trained:
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     trained = Trained(STDiT3(**TRANSFORMER), build_encoder(len(tokenizer)), OpenSoraScheduler(**SCHEDULER))
-    average = torch.optim.swa_utils.AveragedModel(
-        trained.modules, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA_DECAY), use_buffers=False
-    )
+    average = torch.optim.swa_utils.AveragedModel(trained.modules, multi_avg_fn=warm_average, use_buffers=False)
     optimiser = torch.optim.AdamW(trained.modules.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    state = {"modules": trained.modules, "average": average, "optimiser": optimiser}
+    tutor = Tutor(trained.transformer)
+    tutor_optimiser = torch.optim.AdamW(tutor.parameters(), lr=PEAK_RATE)
+    state = {
+        "modules": trained.modules, "average": average, "optimiser": optimiser, "tutor": tutor,
+        "tutor_optimiser": tutor_optimiser,
+    }  # fmt: skip
     loop = Loop(path=path, state=state, steps=steps)
     loop.resume()
     tokens = tokenizer(data.captions, max_length=MAX_LENGTH, padding="max_length", truncation=True, return_tensors="pt")
@@ -89,20 +106,62 @@ def train_transformer(data: Latents, path: Path, *, steps: int) -> Trained:
 
     def train_step(step: int) -> dict[str, float]:
         rows = torch.randint(len(data.latents), (BATCH,), generator=generator)
-        for group in optimiser.param_groups:
+        for group in (*optimiser.param_groups, *tutor_optimiser.param_groups):
             group["lr"] = loop.learning_rate(peak=PEAK_RATE, warmup=300)
         ids, mask = tokens["input_ids"][rows], tokens["attention_mask"][rows]
-        loss = trained.loss(data.latents[rows], ids, mask, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, noise_level = trained.loss(data.latents[rows], ids, mask, generator)
+            lesson = tutor.loss(data.lesson[rows], noise_level)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        tutor_optimiser.zero_grad(set_to_none=True)
+        (loss + WEIGHT * lesson).backward()
         norm = torch.nn.utils.clip_grad_norm_(trained.modules.parameters(), 1.0)
         optimiser.step()
+        tutor_optimiser.step()
         average.update_parameters(trained.modules)
-        return {"loss": loss.item(), "gradient": norm.item()}
+        return {"loss": loss.item(), "lesson": lesson.item(), "gradient": norm.item()}
 
-    loop.run(train_step)
+    compile_blocks(trained.transformer)
+    with plain_attention():
+        loop.run(train_step)
     trained.modules.load_state_dict(average.module.state_dict())
     return Trained(uncompiled(trained.transformer), trained.text_encoder.eval(), trained.scheduler)
+
+
+def compile_blocks(transformer: STDiT3) -> None:
+    """Compile every block but the one that the tutor listens to."""
+    listened = transformer.temporal_blocks[listening_block(transformer)]
+    for block in (*transformer.spatial_blocks, *transformer.temporal_blocks):
+        if block is not listened:
+            block.compile()
+
+
+@torch.no_grad()
+def warm_average(averages: Tensors, weights: Tensors, count: Tensor | int) -> None:
+    """Exponential average in place, shorter at first, so that it forgets the random weights of the beginning."""
+    keep = min(EMA_DECAY, (1 + int(count)) / (10 + int(count)))
+    for average, weight in zip(averages, weights, strict=True):
+        average.lerp_(weight, 1 - keep)
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """The transformer's attention written out: the fused one's backward pass takes most of a bfloat16 step on a CPU."""
+    functional.scaled_dot_product_attention = cast("Any", _attend)
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = _fused
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
+    if options:  # the text encoder's call, with dropout and a scale
+        return _fused(q, k, v, attn_mask=attn_mask, **options)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    mixed: Tensor = scores.softmax(-1).to(v.dtype) @ v
+    return mixed
 
 
 def uncompiled(transformer: STDiT3) -> STDiT3:
@@ -139,8 +198,12 @@ class Trained:
         self.text_encoder = text_encoder
         self.scheduler = scheduler
 
-    def loss(self, latents: Tensor, ids: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the predicted velocity at random times (rectified flow, arXiv:2209.03003)."""
+    def loss(self, latents: Tensor, ids: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mean squared error of the predicted velocity at random times (rectified flow, arXiv:2209.03003).
+
+        Returns:
+            The error, and the time of each row, 0 clean to 1 noise.
+        """
         count = len(latents)
         noise = torch.randn(latents.shape, generator=generator)
         side = float(digits.SIZE)
@@ -160,4 +223,5 @@ class Trained:
             width=torch.full((count,), side),
         )
         velocity = prediction[:, : latents.shape[1]]
-        return functional.mse_loss(velocity, self.scheduler.velocity(latents, noise))
+        error = functional.mse_loss(velocity, self.scheduler.velocity(latents, noise))
+        return error, t / self.scheduler.config.num_timesteps

@@ -14,10 +14,7 @@ import torch
 
 from stg_tune.embedded import WEIGHTS, judge_train, scorers_train, vae_train
 from stg_tune.embedded.judge import save_judge
-from stg_tune.embedded.open_sora_train import assemble, cache_latents, train_transformer
-
-NUM_LATENTS = 10_000
-NUM_STEPS = 2_600
+from stg_tune.embedded.open_sora_train import NUM_LATENTS, NUM_STEPS, assemble, cache_latents, train_transformer
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,8 +49,17 @@ def _open_sora(options: argparse.Namespace) -> None:
     trained = train_transformer(data, checkpoint, steps=options.steps)
     target = WEIGHTS / "open-sora-tiny"
     assemble(trained, vae).save_pretrained(target)
+    forget_origin(target)
     log = torch.load(checkpoint, weights_only=True)["log"]
     (target / "loss.json").write_text(json.dumps(log) + "\n")
+
+
+def forget_origin(folder: Path) -> None:
+    """Drop what the configs say about the folder that the parts were loaded from."""
+    for file in sorted(folder.rglob("*.json")):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(data, dict) and data.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

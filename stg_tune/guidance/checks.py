@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.errors import StgTuneError
+from stg_tune.guidance.attention import can
 from stg_tune.guidance.passes import covers
-from stg_tune.guidance.perturb import attention_of, blocks_of
 from stg_tune.records import GuidanceSpec, SkipTerm
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from stg_tune.models.base import Architecture, Stack
+    from stg_tune.guidance.perturb import Layout
+    from stg_tune.models.base import Stack
 
 
 def spec_of(spec_or_preset: Any) -> GuidanceSpec:
@@ -49,16 +50,52 @@ def _words(depths: Mapping[str, int]) -> str:
     return " + ".join(f"{depth} {stack}" for stack, depth in depths.items()) + " blocks"
 
 
-def check_layers(spec: GuidanceSpec, architecture: Architecture, denoiser: nn.Module) -> None:
+def check_layers(spec: GuidanceSpec, layout: Layout) -> None:
     """Every stack, index and operation a term names must exist in the denoiser; else ``StgTuneError``."""
-    stacks = {stack.name: stack for stack in architecture.stacks}
     for term in terms_of(spec):
         for name, indices in term.skip_layers.items():
-            stack = _known_stack(name, term, stacks)
-            blocks = blocks_of(denoiser, stack)
+            stack = _known_stack(name, term, layout.stacks)
+            blocks = [slot.module for place, slot in layout.slots.items() if place[0] == name]
             _check_range(indices, len(blocks), name, term)
-            if term.skip_op == "attention":
-                _check_attention([blocks[index] for index in indices], stack, term)
+            if term.skip_op not in ("residual", "weak_model"):
+                _check_op([blocks[index] for index in indices], stack, term)
+
+
+def check_terms(spec: GuidanceSpec, weak_model: object) -> None:
+    """Terms that would do nothing, or need what is not there, raise ``StgTuneError``."""
+    for segment in spec.segments:
+        cfg_scale = spec.cfg_scale if segment.cfg_scale is None else segment.cfg_scale
+        active = [term for term in segment.terms if term.stg_scale]
+        replacing = [term.name for term in active if term.branch == "uncond"]
+        if len(replacing) > 1:
+            raise StgTuneError(
+                f"the terms {', '.join(replacing)} of one segment are all on the branch 'uncond', but there is one "
+                "negative prediction: put their layers into one term"
+            )
+        if replacing and cfg_scale == 1 and spec.cfg_source == "spec":
+            raise StgTuneError(
+                f"term {replacing[0]!r} perturbs the negative prediction, which cfg_scale 1 does not use: set "
+                "cfg_scale above 1, or the branch 'cond'"
+            )
+        if segment.rescale and spec.cfg_source == "pipeline":
+            raise StgTuneError(
+                f"rescale {segment.rescale:g} needs the finished prediction, but cfg_source 'pipeline' leaves eq. 6 to "
+                "the pipeline: set rescale to 0, or cfg_source to 'spec'"
+            )
+        for term in active:
+            _check_term(term, spec, weak_model)
+
+
+def _check_term(term: SkipTerm, spec: GuidanceSpec, weak_model: object) -> None:
+    if term.branch == "from_guided" and spec.cfg_source == "pipeline":
+        raise StgTuneError(
+            f"term {term.name!r} starts from the guided prediction, which cfg_source 'pipeline' leaves to the "
+            "pipeline: use the branch 'cond' or cfg_source 'spec'"
+        )
+    if term.skip_op == "weak_model" and weak_model is None:
+        raise StgTuneError(
+            f"term {term.name!r} needs a weaker model: give it to stg_tune.guidance.guided(..., weak_model=module)"
+        )
 
 
 def warn_idle_windows(spec: GuidanceSpec, num_steps: int) -> None:
@@ -90,9 +127,16 @@ def _check_range(indices: tuple[int, ...], depth: int, stack: str, term: SkipTer
         )
 
 
-def _check_attention(blocks: list[nn.Module], stack: Stack, term: SkipTerm) -> None:
-    if any(attention_of(block, stack) is None for block in blocks):
-        raise StgTuneError(
-            f"term {term.name!r} skips attention in stack {stack.name!r}, but {type(blocks[0]).__name__}."
-            f"{stack.attention} cannot pass its values through: use skip_op 'residual'"
-        )
+def _check_op(blocks: list[nn.Module], stack: Stack, term: SkipTerm) -> None:
+    if all(can(block, stack, term.skip_op) for block in blocks):
+        return
+    if term.skip_op == "feed_forward":
+        problem = f"{type(blocks[0]).__name__} has no feed-forward that can be skipped alone"
+    elif term.skip_op == "attention":
+        problem = f"{type(blocks[0]).__name__}.{stack.attention} cannot pass its values through"
+    else:
+        problem = f"{type(blocks[0]).__name__}.{stack.attention} cannot do that"
+    raise StgTuneError(
+        f"term {term.name!r} has skip_op {term.skip_op!r} in stack {stack.name!r}, but {problem}: use "
+        "skip_op 'residual'"
+    )

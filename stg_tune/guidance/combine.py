@@ -53,12 +53,27 @@ def combine(plan: StepPlan, c: Tensor, u: Tensor | None, weak: Sequence[Tensor])
         weak: One prediction a term of ``plan``, in its order.
     """
     x = c if u is None else classifier_free(c, u, plan.cfg_scale)
-    deltas = [c - p for p in weak]
+    x = with_terms(plan, x, x, c, weak)
+    return rescaled(x, c, plan.rescale) if plan.rescale else x
+
+
+def with_terms(plan: StepPlan, x: Tensor, guided: Tensor, c: Tensor, weak: Sequence[Tensor]) -> Tensor:
+    """``x`` plus the scaled directions of all terms, eq. 13, 20, 21.
+
+    Args:
+        plan: Terms and how they are combined.
+        x: What they are added to.
+        guided: The result of eq. 6, from which terms on the branch ``from_guided`` point away.
+        c: Prediction with the prompt, from which all other terms do.
+        weak: One prediction a term.
+    """
+    pairs = list(zip(plan.terms, weak, strict=True))
+    deltas = [(guided if term.branch == "from_guided" else c) - p for term, p in pairs]
     if plan.combination == "orthogonal":
         deltas = orthogonalised(deltas)
-    for term, delta in zip(plan.terms, deltas, strict=True):
+    for (term, _), delta in zip(pairs, deltas, strict=True):
         x = x + term.stg_scale * delta  # eq. 13, 20
-    return rescaled(x, c, plan.rescale) if plan.rescale else x
+    return x
 
 
 def relative_effect(c: Tensor, p: Tensor) -> Tensor:

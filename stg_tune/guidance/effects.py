@@ -19,7 +19,9 @@ _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-4, tor
 _REASONS: dict[SkipOp, str] = {
     "attention": "each query sees a single key there (temporal attention of one frame), or the attention is gated off",
     "residual": "these blocks add nothing to their input",
+    "weak_model": "the weak model is the model itself",
 }
+_ANY_REASON = "what is perturbed there adds nothing to the prediction"
 
 
 class GuidedRun:
@@ -47,9 +49,10 @@ class GuidedRun:
         """Warns of every term that was active and changed nothing beyond rounding."""
         for name, effect in self.effects().items():
             if self._steps[name] and effect <= self._rounding:
+                reason = _REASONS.get(self._ops[name], _ANY_REASON)
                 warnings.warn(
                     f"term {name!r} had no effect: its weak prediction equals the prompted one (relative difference "
-                    f"{effect:.1e} over {self._steps[name]} steps). Likely {_REASONS[self._ops[name]]}. It cost a "
+                    f"{effect:.1e} over {self._steps[name]} steps). Likely {reason}. It cost a "
                     "forward pass a step for nothing: skip other layers, or set its stg_scale to 0.",
                     UserWarning,
                     stacklevel=4,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stg_tune import models
 from stg_tune.errors import StgTuneError
+from stg_tune.models.families import FAMILIES
 
 if TYPE_CHECKING:
     from stg_tune.models.base import Architecture
@@ -17,13 +18,14 @@ def architecture_of(pipe: Any) -> Architecture:
     Raises:
         StgTuneError: No known family has such a pipeline.
     """
-    known = {_class_name(record): record for record in (models.entry(name).architecture for name in models.names())}
+    records = (*(models.entry(name).architecture for name in models.names()), *FAMILIES)
+    known = {name: record for record in records for name in (_class_name(record), *record.variants)}
     for kind in type(pipe).__mro__:
         if kind.__name__ in known:
             return known[kind.__name__]
     raise StgTuneError(
         f"{type(pipe).__name__} is not a known pipeline ({', '.join(sorted(known))}): pass "
-        "architecture=Architecture(...) to stg_tune.guided, see docs/guidance.md."
+        "architecture=Architecture(...) to stg_tune.guided, see docs/models/add-a-model.md."
     )
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from dataclasses import dataclass
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from stg_tune.errors import StgTuneError
-from stg_tune.guidance.prefix import Memory, Place, Route
+from stg_tune.guidance.attention import perturbed
+from stg_tune.guidance.places import Slot, attentions_of, slots_of
+from stg_tune.guidance.prefix import BlockOp, Memory, Place, Route, execution_order
+from stg_tune.guidance.replay import Graph, UnitShell, graph_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from stg_tune.models.base import Stack
+    from stg_tune.guidance.passes import Prompt
+    from stg_tune.models.base import Architecture, Stack
 
+_MOVERS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading", "layerwise_casting")
+"""Hooks of diffusers that move or cast weights and leave the computation alone."""
 _ALREADY = "this pipeline is already guided: leave the other `with stg_tune.guided(...)` first"
 
 
@@ -26,64 +33,70 @@ class Stage:
         self.route = plain
         """The pass that is running."""
         self.memory = Memory()
-        """The activations remembered in this step."""
+        """The activations remembered in this step for passes with the prompt."""
+        self.negative_memory = Memory()
+        """The same for passes with the negative prompt."""
         self._plain = plain
 
     def reset(self) -> None:
         """Every block runs, nothing is remembered."""
         self.route = self._plain
         self.memory.clear()
+        self.negative_memory.clear()
+
+    def memory_of(self, prompt: Prompt) -> Memory:
+        """Where passes with that text remember."""
+        return self.memory if prompt == "positive" else self.negative_memory
+
+    def memories(self, route: Route) -> tuple[tuple[Memory, frozenset[int]], ...]:
+        """Both memories with the positions that a pass has to remember there."""
+        return (self.memory, route.remember), (self.negative_memory, route.remember_negative)
 
 
 class BlockShell(nn.Module):
-    """Stands in for a block: runs it, returns its input, or starts from the remembered activation."""
+    """Stands in for a block: runs it, perturbs it, returns its input, or starts from the remembered activation."""
 
-    def __init__(self, inner: nn.Module, stage: Stage, position: int, streams: int) -> None:
+    def __init__(self, inner: nn.Module, stage: Stage, position: int, stack: Stack, *, chain: bool = True) -> None:
+        """``chain``: the blocks follow each other, so that the shells themselves reuse the prefix."""
         super().__init__()
         self.inner = inner
         self.training = inner.training
         self._stage = stage
         self._position = position
-        self._streams = streams
+        self._stack = stack
+        self._chain = chain
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The block's own call."""
         route, position = self._stage.route, self._position
-        if position < route.start:
+        if self._chain and position < route.start:
             return self._unchanged(args, kwargs)
-        if position in route.remember:
-            self._stage.memory.remember(position, self._inputs(args, kwargs))
-        if position == route.start and position:
-            args, kwargs = _with_inputs(args, kwargs, self._stage.memory.recall(position))
-        if route.ops[position] == "residual":  # eq. 14-15 of arXiv:2411.18664
+        if self._chain:
+            args, kwargs = self._reused(route, args, kwargs)
+        op = route.ops[position]
+        if op == "run":
+            return self.inner(*args, **kwargs)
+        if op == "residual":  # eq. 14-15 of arXiv:2411.18664
             return self._unchanged(args, kwargs)
-        return self.inner(*args, **kwargs)
+        with perturbed(self.inner, self._stack, op):
+            return self.inner._call_impl(*args, **kwargs)  # a compiled block must not learn the perturbation
+
+    def _reused(
+        self, route: Route, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        for memory, positions in self._stage.memories(route):
+            if self._position in positions:
+                memory.remember(self._position, self._inputs(args, kwargs))
+        if self._position == route.start and route.start:
+            return _with_inputs(args, kwargs, self._stage.memory_of(route.prompt).recall(route.start))
+        return args, kwargs
 
     def _inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        return (*args, *kwargs.values())[: self._streams]
+        return (*args, *kwargs.values())[: self._stack.streams]
 
     def _unchanged(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         inputs = self._inputs(args, kwargs)
-        return inputs[0] if self._streams == 1 else inputs
-
-
-class AttentionShell(nn.Module):
-    """Stands in for a self-attention: in a pass that skips it, every token attends to itself alone."""
-
-    inner: Any
-
-    def __init__(self, inner: nn.Module, stage: Stage, position: int) -> None:
-        super().__init__()
-        self.inner = inner
-        self.training = inner.training
-        self._stage = stage
-        self._position = position
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The attention's own call."""
-        if self._stage.route.ops[self._position] == "attention":
-            return self.inner.value_passthrough(x)  # eq. 16-17 of arXiv:2411.18664
-        return self.inner(x, *args, **kwargs)
+        return inputs[0] if self._stack.streams == 1 else inputs
 
 
 def _with_inputs(
@@ -94,35 +107,51 @@ def _with_inputs(
     return (*inputs[:positional], *args[positional:]), {**kwargs, **named}
 
 
-def blocks_of(denoiser: nn.Module, stack: Stack) -> nn.ModuleList:
-    """The list of blocks of a stack.
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The blocks of one denoiser."""
 
-    Raises:
-        StgTuneError: There is no such list in the denoiser.
-    """
-    found: object = denoiser
-    for part in stack.path.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, nn.ModuleList):
-        raise StgTuneError(
-            f"{type(denoiser).__name__} has no list of blocks at {stack.path!r} (stack {stack.name!r}): the "
-            "architecture record belongs to another model; pass architecture=... to stg_tune.guided."
-        )
-    return found
+    order: tuple[Place, ...]
+    """Every block in order of execution."""
+    slots: Mapping[Place, Slot]
+    """Where each of them hangs."""
+    stacks: Mapping[str, Stack]
+    """The record of each stack."""
+    graph: Graph | None = None
+    """The units of a U-Net; ``None``: the blocks follow each other."""
+
+    def depth(self, stack: str) -> int:
+        """Number of blocks of a stack."""
+        return sum(name == stack for name, _ in self.order)
+
+    @property
+    def starts(self) -> tuple[int, ...] | None:
+        """For every position the first one in the same unit of a U-Net, where a weak pass has to start."""
+        if self.graph is None:
+            return None
+        units = self.units
+        return tuple(units.index(unit) for unit in units)
+
+    @cached_property
+    def units(self) -> list[int]:
+        """Index of the unit of a U-Net in which the block at each position lies."""
+        assert self.graph is not None
+        return [self.graph.unit_of(self.slots[place].module) for place in self.order]
 
 
-def attention_of(block: nn.Module, stack: Stack) -> nn.Module | None:
-    """The self-attention of a block if it can pass its values through, else ``None``."""
-    found: object = block
-    for part in stack.attention.split("."):
-        found = getattr(found, part, None)
-    return found if isinstance(found, nn.Module) and callable(getattr(found, "value_passthrough", None)) else None
+def layout_of(denoiser: nn.Module, architecture: Architecture) -> Layout:
+    """The blocks of a denoiser; raises ``StgTuneError`` where the record does not fit it."""
+    found = {stack.name: slots_of(denoiser, stack) for stack in architecture.stacks}
+    return Layout(
+        order=execution_order(architecture, {name: len(slots) for name, slots in found.items()}),
+        slots={(name, index): slot for name, slots in found.items() for index, slot in enumerate(slots)},
+        stacks={stack.name: stack for stack in architecture.stacks},
+        graph=graph_of(denoiser) if architecture.unet else None,
+    )
 
 
 @contextmanager
-def shells(
-    denoiser: nn.Module, stacks: Mapping[str, Stack], order: Sequence[Place], routes: Sequence[Route], stage: Stage
-) -> Iterator[None]:
+def shells(layout: Layout, routes: Sequence[Route], stage: Stage) -> Iterator[None]:
     """Puts shells around every block up to the last one that a route skips, and takes them off whatever happens.
 
     Raises:
@@ -130,48 +159,63 @@ def shells(
     """
     with ExitStack() as undo:
         for position in range(_reach(routes)):
-            stack, index = stacks[order[position][0]], order[position][1]
-            blocks = blocks_of(denoiser, stack)
-            block = blocks[index]
-            refuse_foreign(block, f"{stack.path}[{index}]")
-            if any(route.ops[position] == "attention" for route in routes):
-                _shell_attention(block, stack, AttentionShell, stage, position, undo)
-            undo.callback(_put, blocks, index, block)
-            blocks[index] = BlockShell(block, stage, position, stack.streams)
+            place = layout.order[position]
+            slot, stack = layout.slots[place], layout.stacks[place[0]]
+            _refuse_foreign_parts(slot, stack, {route.ops[position] for route in routes})
+            shell = BlockShell(slot.module, stage, position, stack, chain=layout.graph is None)
+            undo.callback(slot.put, slot.module)
+            slot.put(shell)
+        if layout.graph is not None:
+            _shell_units(layout, layout.graph, routes, stage, undo)
         yield
 
 
-def _put(blocks: nn.ModuleList, index: int, block: nn.Module) -> None:
-    blocks[index] = block
+def _shell_units(layout: Layout, graph: Graph, routes: Sequence[Route], stage: Stage, undo: ExitStack) -> None:
+    firsts = {route.start: layout.units[route.start] for route in routes if route.start}
+    starts = {start: (unit, graph.kept_for(unit)) for start, unit in firsts.items()}
+    for index, unit in enumerate(graph.units[: max(firsts.values(), default=0)]):
+        refuse_foreign(unit.slot.module, unit.slot.path)
+        undo.callback(unit.slot.put, unit.slot.module)
+        unit.slot.put(UnitShell(unit.slot.module, stage, index, starts))
 
 
 def _reach(routes: Sequence[Route]) -> int:
     return max((position + 1 for route in routes for position, op in enumerate(route.ops) if op != "run"), default=0)
 
 
-def _shell_attention(
-    block: nn.Module, stack: Stack, shell: type[AttentionShell], stage: Stage, position: int, undo: ExitStack
-) -> None:
-    parent_path, _, name = stack.attention.rpartition(".")
-    parent = block.get_submodule(parent_path)
-    attention = parent.get_submodule(name)
-    refuse_foreign(attention, f"{stack.attention} of {stack.path}")
-    undo.callback(setattr, parent, name, attention)
-    setattr(parent, name, shell(attention, stage, position))
+def _refuse_foreign_parts(slot: Slot, stack: Stack, ops: set[BlockOp]) -> None:
+    refuse_foreign(slot.module, slot.path)
+    if ops - {"run", "residual", "feed_forward"}:
+        for attention in attentions_of(slot.module, stack):
+            refuse_foreign(attention, f"{stack.attention} of {stack.path}")
 
 
 def refuse_foreign(module: nn.Module, where: str) -> None:
     """Raises ``StgTuneError`` when a module is guided already, or carries another tool's hook or patch."""
-    if isinstance(module, BlockShell | AttentionShell):
+    if isinstance(module, BlockShell | UnitShell):
         raise StgTuneError(_ALREADY)
-    patched = "forward" in vars(module) and not hasattr(module, "_hf_hook")  # accelerate only moves weights
-    registry = getattr(module, "_diffusers_hook", None)
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *getattr(registry, "hooks", {})]
+    registry = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
+    movers = {name: hook for name, hook in registry.items() if name in _MOVERS}
+    _refuse_shared_group(module, where, movers.values())
+    moved = hasattr(module, "_hf_hook") or movers  # these replace forward, but only move weights
+    patched = "forward" in vars(module) and not moved
+    others = [f"{name} ({type(hook).__name__})" for name, hook in registry.items() if name not in _MOVERS]
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *others]
     if patched or hooks:
         what = f"the hook {hooks[0]!r:.80}" if hooks else "a replaced forward"
         raise StgTuneError(
             f"{where} carries {what} of another tool, which would run in some passes and not in others: remove it "
             "(caches, layer-skip guiders, earlier STG pipelines) before stg_tune.guided, or load the pipeline afresh."
+        )
+
+
+def _refuse_shared_group(module: nn.Module, where: str, movers: Iterable[Any]) -> None:
+    """Group offload loads all blocks of a group with its first one, which a weak pass may skip."""
+    leaders = [getattr(getattr(hook, "group", None), "onload_leader", None) for hook in movers]
+    if any(leader is not None and leader is not module for leader in leaders):
+        raise StgTuneError(
+            f"{where} is offloaded in one group with other blocks, so skipping one would leave the others without "
+            "weights: use num_blocks_per_group=1 or offload_type='leaf_level'"
         )
 
 

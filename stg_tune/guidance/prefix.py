@@ -1,7 +1,7 @@
 """Exact prefix reuse: where a weak pass starts, and the activation it starts from.
 
-The blocks before the first skipped one compute in the weak pass what they computed in the prompted pass. So the
-prompted pass remembers the input of that block, and the weak pass begins there.
+The blocks before the first skipped one compute in the weak pass what they computed in the full pass with the same text.
+So the full pass remembers the input of that block, and the weak pass begins there.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from stg_tune.errors import StgTuneError
+from stg_tune.records import SkipOp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
+    from stg_tune.guidance.passes import Prompt
     from stg_tune.models.base import Architecture
     from stg_tune.records import SkipTerm
 
-BlockOp = Literal["run", "attention", "residual"]
+BlockOp = Literal["run"] | SkipOp
 Place = tuple[str, int]
 """Name of a stack and index of a block in it."""
 
@@ -33,12 +35,16 @@ class Route:
     """One entry a block."""
     start: int = 0
     """Blocks before this position return their input; the block here gets the remembered activation (unless 0)."""
+    prompt: Prompt = "positive"
+    """Whose activation the block at ``start`` gets."""
     remember: frozenset[int] = frozenset()
-    """Positions whose input is kept for later passes of the step."""
+    """Positions whose input is kept for later passes of the step with the prompt."""
+    remember_negative: frozenset[int] = frozenset()
+    """The same for later passes with the negative prompt."""
 
     @property
     def share(self) -> float:
-        """Share of the blocks that run, 0 to 1; a block whose attention alone is skipped counts as run."""
+        """Share of the blocks that run, 0 to 1; a block of which only a part is skipped counts as run."""
         running = sum(op != "residual" for op in self.ops[self.start :])
         return running / len(self.ops)
 
@@ -57,12 +63,23 @@ def execution_order(architecture: Architecture, depths: Mapping[str, int]) -> tu
     return tuple(place for place in rounds if place is not None)
 
 
-def weak_route(term: SkipTerm, order: Sequence[Place], *, prefix_reuse: bool) -> Route:
-    """The pass that skips the layers of ``term``; with ``prefix_reuse`` it starts at the first of them."""
+def weak_route(
+    term: SkipTerm, order: Sequence[Place], *, prefix_reuse: bool, starts: Sequence[int] | None = None
+) -> Route:
+    """The pass that skips the layers of ``term``; with ``prefix_reuse`` it starts at the first of them.
+
+    Args:
+        term: Layers and operation.
+        order: The blocks in order of execution.
+        prefix_reuse: Whether a full pass with the same text has remembered the start.
+        starts: For every position the one where a pass has to start to reach it; ``None``: that position itself.
+    """
     skipped = {(stack, index) for stack, indices in term.skip_layers.items() for index in indices}
     ops = tuple(_op(term, skipped=place in skipped) for place in order)
-    first = next(position for position, op in enumerate(ops) if op != "run")
-    return Route(ops=ops, start=first if prefix_reuse else 0)
+    first = next((position for position, op in enumerate(ops) if op != "run"), 0)
+    start = first if starts is None else starts[first]
+    prompt: Prompt = "positive" if term.branch == "cond" else "negative"
+    return Route(ops=ops, start=start if prefix_reuse else 0, prompt=prompt)
 
 
 def _op(term: SkipTerm, *, skipped: bool) -> BlockOp:
@@ -72,22 +89,28 @@ def _op(term: SkipTerm, *, skipped: bool) -> BlockOp:
 def prompted_route(num_blocks: int, weak: Sequence[Route]) -> Route:
     """The full pass that remembers where the passes ``weak`` start; equal starts share one activation."""
     run: BlockOp = "run"
-    return Route(ops=(run,) * num_blocks, remember=frozenset(route.start for route in weak if route.start))
+    starts = [(route.prompt, route.start) for route in weak if route.start]
+    return Route(
+        ops=(run,) * num_blocks,
+        remember=frozenset(start for prompt, start in starts if prompt == "positive"),
+        remember_negative=frozenset(start for prompt, start in starts if prompt == "negative"),
+    )
 
 
 class Memory:
-    """The remembered activations of the current step, rows of the prompted samples only."""
+    """The remembered activations of the current step, rows of one text only."""
 
     def __init__(self) -> None:
-        self.rows = slice(None)
-        """Rows of the prompted samples in the pass that remembers."""
+        self.rows: slice | None = slice(None)
+        """Rows with that text in the pass that remembers; ``None``: it has none."""
         self.total = 1
         """All rows of that pass."""
         self._kept: dict[int, tuple[Tensor, ...]] = {}
 
     def remember(self, position: int, streams: Sequence[Tensor]) -> None:
         """Copies the rows: a view would keep all rows alive, and blocks may write into their input."""
-        self._kept[position] = tuple(self._own_rows(stream).clone() for stream in streams)
+        if self.rows is not None:
+            self._kept[position] = tuple(self._own_rows(stream, self.rows).clone() for stream in streams)
 
     def recall(self, position: int) -> tuple[Tensor, ...]:
         """A fresh copy, because another term may start here too."""
@@ -100,12 +123,12 @@ class Memory:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _own_rows(self, stream: Tensor) -> Tensor:
+    def _own_rows(self, stream: Tensor, rows: slice) -> Tensor:
         per_row, rest = divmod(stream.shape[0], self.total)
         if rest:
             raise StgTuneError(
                 f"a block received {stream.shape[0]} rows in a call of {self.total}: prefix reuse cannot tell which "
                 "belong to the prompt. Pass prefix_reuse=False to stg_tune.guided."
             )
-        start, stop, _ = self.rows.indices(self.total)
+        start, stop, _ = rows.indices(self.total)
         return stream[start * per_row : stop * per_row]

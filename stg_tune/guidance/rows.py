@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from stg_tune.models.base import RowOrder
+    from stg_tune.models.base import Architecture, RowOrder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,11 @@ class Rows:
     """Rows with the prompt."""
     negative: slice | None
     """Rows with the negative prompt; ``None`` when the pipeline runs without CFG."""
+
+    def arranged(self, prompted: Tensor, negative: Tensor) -> Tensor:
+        """One batch of both, in the order of the pipeline."""
+        first, second = (prompted, negative) if self.prompted.start == 0 else (negative, prompted)
+        return torch.cat([first, second])
 
     @property
     def count(self) -> int:
@@ -87,6 +92,13 @@ class Call:
             names=self.names,
         )
 
+    def given(self, name: str) -> Any:
+        """An argument by name, or ``None`` where the call has none."""
+        try:
+            return self._argument(name)
+        except StgTuneError:
+            return None
+
     def _argument(self, name: str) -> Any:
         if name in self.kwargs:
             return self.kwargs[name]
@@ -107,20 +119,34 @@ def _cut(value: Any, rows: slice, total: int) -> Any:
     return value
 
 
-def prediction_of(output: Any) -> Tensor:
-    """The tensor in what a denoiser returns: a tensor, a tuple that begins with it, or an object with ``.sample``."""
+def outputs_of(output: Any, number: int = 1) -> tuple[Tensor, ...]:
+    """The first tensors in what a denoiser returns: a tensor, a tuple that begins with them, or ``.sample``.
+
+    Raises:
+        StgTuneError: They are not there.
+    """
     if isinstance(output, Tensor):
-        return output
-    found = output[0] if isinstance(output, tuple) else getattr(output, "sample", None)
-    if not isinstance(found, Tensor):
-        raise StgTuneError(f"the denoiser returned {type(output).__name__}, in which guidance finds no prediction.")
-    return found
+        found: tuple[Any, ...] = (output,)
+    else:
+        found = tuple(output) if isinstance(output, tuple) else (getattr(output, "sample", None),)
+    if len(found) < number or not all(isinstance(item, Tensor) for item in found[:number]):
+        raise StgTuneError(
+            f"the denoiser returned {type(output).__name__}, in which guidance finds no {number} prediction(s): call "
+            "the pipeline, which asks for a tuple"
+        )
+    return found[:number]
 
 
-def with_prediction(output: Any, prediction: Tensor) -> Any:
-    """``output`` in its own form with another prediction in it."""
+def predictions_of(output: Any, record: Architecture) -> tuple[Tensor, ...]:
+    """The prediction in what a denoiser returns, without further channels, and its side outputs."""
+    first, *side = outputs_of(output, 1 + record.side_outputs)
+    return (first[:, : record.prediction_channels], *side)
+
+
+def with_outputs(output: Any, tensors: Sequence[Tensor]) -> Any:
+    """``output`` in its own form with other tensors in the places of ``outputs_of``."""
     if isinstance(output, Tensor):
-        return prediction
+        return tensors[0]
     if isinstance(output, tuple):
-        return (prediction, *output[1:])
-    return type(output)(**{**vars(output), "sample": prediction})
+        return (*tensors, *output[len(tensors) :])
+    return type(output)(**{**vars(output), "sample": tensors[0]})

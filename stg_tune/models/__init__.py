@@ -49,6 +49,13 @@ def entry(name: str) -> ModelEntry:
     )
 
 
+def fetch(entry: ModelEntry, path: Path | None = None) -> None:
+    """Have the files of a model on this machine without loading them; raises as ``load`` does."""
+    if entry.fetcher:
+        module, _, function = entry.fetcher.partition(":")
+        getattr(import_module(module), function)(entry, path)
+
+
 def load(entry: ModelEntry, path: Path | None = None) -> DiffusionPipeline:
     """Load a model's pipeline, on the GPU when torch sees one.
 

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RowOrder = Literal["cond_first", "uncond_first"]
+Calls = Literal["batched", "separate"]
+"""``batched``: prompted and negative rows in one call; ``separate``: the prompted call of a step, then the negative."""
+Text = Literal["none", "after", "before"]
+"""Where the text tokens lie in the sequence of a self-attention, as seen from the video tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +22,17 @@ class Stack:
     name: str
     """What specifications, YAML files and presets call it: ``spatial``, ``temporal``, ``joint``."""
     path: str
-    """Dotted path of the ``ModuleList`` inside the denoiser."""
+    """Dotted path of the ``ModuleList`` inside the denoiser. A ``*`` stands for every index of a list on the way;
+    several paths, separated by commas, are one stack in that order."""
     attention: str = "attn"
-    """Dotted path of the self-attention inside a block."""
+    """Dotted path of the self-attention inside a block; several are separated by commas (video and audio)."""
     streams: int = 1
     """A block returns its first so many arguments, changed: 1 is a bare tensor, 2 a tuple (video, text), ..."""
+    text: Text = "none"
+    """Whether the attention is joint: where the text tokens lie."""
+    feed_forward: str = ""
+    """Dotted paths of the feed-forwards inside a block, separated by commas (video and text); empty: they cannot be
+    skipped alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +53,29 @@ class Architecture:
     """Order of the rows when the pipeline batches both predictions in one call."""
     prediction_channels: int | None = None
     """Only the first so many channels (dim 1) of the output are the prediction; ``None``: all of them."""
+    variants: tuple[str, ...] = ()
+    """Names of further pipeline classes of the family: image to video, ..."""
+    calls: Calls = "batched"
+    """How the pipeline asks for the prompted and the negative prediction."""
+    experts: tuple[str, ...] = ()
+    """Attributes of further denoisers with the same blocks, each for its part of the schedule; absent ones are fine."""
+    scale_names: tuple[str, ...] = ("guidance_scale",)
+    """Dotted attributes of the pipeline with its own CFG scale, one for the denoiser and one for each expert."""
+    scale_offset: float = 0.0
+    """What to add to the pipeline's scale to get ``g`` of eq. 6 (1 where it computes ``c + scale (c - u)``)."""
+    wide: bool = False
+    """The pipeline itself goes to float32 before guidance: it is given predictions that are not rounded back."""
+    clock: Literal["timestep", "scheduler"] = "timestep"
+    """How the step is known: by the timestep the denoiser receives, or, where that is another quantity, by the
+    scheduler's ``step_index``."""
+    unet: bool = False
+    """The blocks lie in a U-Net with skip connections, so prefix reuse replays its modules (``guidance/replay.py``)."""
+    side_outputs: int = 0
+    """So many further predictions follow the first in the output (audio); eq. 6 is left to the pipeline for them."""
+    own_passes: tuple[str, ...] = ()
+    """Arguments by which the pipeline marks calls for its own extra guidance passes."""
+    own_stg: str = ""
+    """The argument by which it marks a pass of its own skip guidance; empty: it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +116,5 @@ class ModelEntry:
     """True when the weights ship with the package."""
     summary: str
     """One line for ``stg-tune models``."""
+    fetcher: str = ""
+    """``module:function``; ``function(entry, path: Path | None)`` has all files on this machine; empty: they are."""

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stg_tune.documents import MAX_DEPTH, find_problem, load_schema, nesting, read_limited, write_atomic
 from stg_tune.errors import StgTuneError
-from stg_tune.preset.record import SCHEMA, Preset
+from stg_tune.preset.migrate import migrate
+from stg_tune.preset.record import Preset
 
 if TYPE_CHECKING:
     import os
 
 MAX_BYTES = 1_000_000
 """Larger files are refused unread."""
+
+_CONTROL = ("Cc", "Zl", "Zp")
+_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class _RefusedError(ValueError):
@@ -35,9 +41,8 @@ def load(path: str | os.PathLike[str]) -> Preset:
 
 def parse(text: str, where: str = "preset") -> Preset:
     """Read the text of a preset; ``where`` names it in errors. See ``load``."""
-    data = _parse_json(text, where)
-    _check_schema_name(data, where)
-    problem = find_problem(data, load_schema("stg_tune.preset", "preset.schema.json"))
+    data = migrate(parse_json(text, where), where)
+    problem = find_problem(data, _schema())
     if problem is not None:
         raise StgTuneError(f"{where}: {problem.field}: {problem.message}")
     try:
@@ -55,9 +60,15 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> None:
 
 def validate(path: str | os.PathLike[str]) -> tuple[str, ...]:
     """Check a preset file; an invalid one raises ``StgTuneError``, a valid one gives remarks for the user."""
-    preset = load(path)
+    return remarks_on(load(path))
+
+
+def remarks_on(preset: Preset) -> tuple[str, ...]:
+    """What a user should know about a preset that is valid."""
     remarks = []
-    if preset.evidence is None:
+    if preset.evidence is None and preset.source:
+        remarks.append("it was published by others and has no evidence of stg-tune's")
+    elif preset.evidence is None:
         remarks.append("it has no evidence: nobody has measured whether it is better than the default")
     elif not preset.evidence.improved:
         remarks.append(f"its evidence shows no improvement: {preset.evidence.reason}")
@@ -70,7 +81,17 @@ def validate(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def _parse_json(text: str, where: str) -> Any:
+@cache
+def _schema() -> dict[str, Any]:
+    return load_schema("stg_tune.preset", "preset.schema.json")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON without duplicate fields, NaN, infinite or endless numbers, half characters, deep nesting.
+
+    Raises:
+        StgTuneError: It is not that; the message begins with ``where``.
+    """
     try:
         data = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded
@@ -86,12 +107,6 @@ def _parse_json(text: str, where: str) -> Any:
     return data
 
 
-def _check_schema_name(data: Any, where: str) -> None:
-    found = data.get("schema") if isinstance(data, dict) else None
-    if found != SCHEMA:
-        raise StgTuneError(f"{where}: this is not a preset: schema must be {SCHEMA!r}, got {str(found)[:60]!r}")
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
@@ -99,9 +114,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise _RefusedError(f"the field {_printable(twice)!r} is given twice")
     for key, value in pairs:
-        _printable(key)
-        if isinstance(value, str):
-            _printable(value)
+        for text in (key, *(value if isinstance(value, list) else [value])):
+            if isinstance(text, str):
+                _printable(text)
     return data
 
 
@@ -110,6 +125,9 @@ def _printable(text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise _RefusedError("a text holds half a surrogate pair, which is no character") from None
+    control = next((sign for sign in text if unicodedata.category(sign) in _CONTROL or sign in _BIDI), None)
+    if control is not None:  # it would reach the terminal of whoever lists presets
+        raise _RefusedError(f"a text holds the control character {control!a}")
     return text
 
 

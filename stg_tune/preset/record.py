@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -133,8 +136,14 @@ class Preset:
     """How videos were made: size, frames, steps."""
     evidence: Evidence | None = None
     """Why it should be believed; ``None``: written by hand."""
+    sigmas: tuple[float, ...] = ()
+    """Noise level of every step, descending, 1 = pure noise in flow models; for tools whose windows are sigmas."""
+    source: str = ""
+    """Where the numbers were published; empty: they are stg-tune's own, or somebody's."""
+    notes: tuple[str, ...] = ()
+    """What to know before the numbers are used or copied."""
     branch: Literal["cond"] = field(default="cond", init=False)
-    """Weak predictions see the prompt."""
+    """Branch of the terms that name none: weak predictions see the prompt."""
     rescale_std: Literal["per_sample"] = field(default="per_sample", init=False)
     """What standard deviations of the rescale are taken over; a factor of 0 is off, 1 is full."""
 
@@ -146,6 +155,13 @@ class Preset:
             raise StgTuneError(f"combine_space must be one of {allowed}, got {self.combine_space!r}")
         for stack, index in _layers(self.spec):
             _check_layer(stack, index, self.stacks)
+        _check_sigmas(self.sigmas, self.generation.num_inference_steps)
+
+    def hash(self) -> str:
+        """16 hex digits over all that decides what comes out: not over name, evidence, source and notes."""
+        data = {key: value for key, value in self.to_dict().items() if key not in ("name", "evidence", "origin")}
+        text = json.dumps(_rounded(data), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form, the content of a preset file."""
@@ -167,13 +183,15 @@ class Preset:
                 "window": WINDOW_RULE,
             },
             "generation": asdict(self.generation),
+            **({"sigmas": list(self.sigmas)} if self.sigmas else {}),
+            **({"origin": {"source": self.source, "notes": list(self.notes)}} if self.source or self.notes else {}),
             "evidence": None if self.evidence is None else _evidence_to_dict(self.evidence),
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preset:
         """Read a mapping that fits ``preset.schema.json``; a layer that does not exist raises ``StgTuneError``."""
-        model, evidence = data["model"], data["evidence"]
+        model, evidence, origin = data["model"], data["evidence"], data.get("origin", {})
         return cls(
             name=data["name"],
             family=model["family"],
@@ -185,6 +203,9 @@ class Preset:
             combine_space=data["meaning"]["combine_space"],
             generation=GenerationDefaults(**data["generation"]),
             evidence=None if evidence is None else _evidence_from_dict(evidence),
+            sigmas=tuple(data.get("sigmas", ())),
+            source=origin.get("source", ""),
+            notes=tuple(origin.get("notes", ())),
         )
 
 
@@ -198,6 +219,24 @@ def _check_layer(stack: str, index: int, stacks: Mapping[str, int]) -> None:
         raise StgTuneError(f"skip_layers names the stack {stack!r}; the model has {', '.join(sorted(stacks))}")
     if index >= stacks[stack]:
         raise StgTuneError(f"skip_layers.{stack}: there is no layer {index}; allowed: 0 to {stacks[stack] - 1}")
+
+
+def _check_sigmas(sigmas: tuple[float, ...], num_steps: int) -> None:
+    if sigmas and len(sigmas) != num_steps:
+        raise StgTuneError(
+            f"sigmas has {len(sigmas)} entries, but there are {num_steps} steps: give one a step, or none"
+        )
+    if any(later >= earlier for earlier, later in pairwise(sigmas)) or min(sigmas, default=0) < 0:
+        raise StgTuneError(f"sigmas must descend and not be negative, got {list(sigmas)!s:.80}")
+
+
+def _rounded(data: Any) -> Any:
+    """Numbers as in ``GuidanceSpec.hash``: 6 digits, and 1 is 1.0."""
+    if isinstance(data, dict):
+        return {key: _rounded(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_rounded(value) for value in data]
+    return round(float(data), 6) + 0.0 if isinstance(data, int | float) and not isinstance(data, bool) else data
 
 
 def _evidence_to_dict(evidence: Evidence) -> dict[str, Any]:

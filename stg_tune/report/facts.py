@@ -226,4 +226,5 @@ def _chosen(spec: GuidanceSpec | None) -> dict[str, tuple[int, ...]]:
 
 def _describe_term(term: SkipTerm) -> str:
     layers = " + ".join(f"{stack} {', '.join(map(str, indices))}" for stack, indices in term.skip_layers.items())
-    return f"{term.skip_op} of {layers} at {term.stg_scale:.3g}"
+    branch = "" if term.branch == "cond" else f" on the {term.branch} branch"
+    return f"{term.skip_op} of {layers} at {term.stg_scale:.3g}{branch}"

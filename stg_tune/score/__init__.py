@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stg_tune.score.base import Measure, Scorer, Videos01, View
     from stg_tune.score.composite import CompositeScorer
+    from stg_tune.score.default import default_scorers
     from stg_tune.score.embedded import embedded_scorers
 
 _HOMES = {
@@ -19,10 +20,11 @@ _HOMES = {
     "Scorer": "base",
     "Videos01": "base",
     "View": "base",
+    "default_scorers": "default",
     "embedded_scorers": "embedded",
 }
 
-__all__ = ["CompositeScorer", "Measure", "Scorer", "Videos01", "View", "embedded_scorers"]
+__all__ = ["CompositeScorer", "Measure", "Scorer", "Videos01", "View", "default_scorers", "embedded_scorers"]
 
 
 def __getattr__(name: str) -> Any:

@@ -62,6 +62,7 @@ class View:
     def __init__(self, frames: Frames01) -> None:
         self.frames = frames
         self._derived: dict[Hashable, Tensor] = {}
+        self._samples: dict[int, View] = {}
 
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """The result of ``compute``, remembered under ``key``."""
@@ -77,6 +78,28 @@ class View:
             ("resized", height, width, mode, antialias),
             lambda: F.interpolate(self.frames, (height, width), mode=mode, align_corners=False, antialias=antialias),
         )
+
+    def resized_levels(self, height: int, width: int, mode: str) -> Tensor:
+        """Grey levels, integers 0 to 255 in float32: what resizing the 8-bit frames without antialiasing gives.
+
+        The reference scorers resize uint8 tensors with torchvision, which rounds the result to whole levels.
+        """
+        return self.once(("levels", height, width, mode), lambda: self._resized_levels(height, width, mode))
+
+    def _resized_levels(self, height: int, width: int, mode: str) -> Tensor:
+        levels = (self.frames * 255).round()
+        if self.frames.shape[-2:] == (height, width):
+            return levels
+        return F.interpolate(levels, (height, width), mode=mode, align_corners=False).clamp(0, 255).round()
+
+    def sample(self, count: int | None) -> View:
+        """A view of ``count`` evenly spaced frames, first and last included; all of them when there are not more."""
+        if count is None or count >= len(self.frames):
+            return self
+        if count not in self._samples:
+            chosen = torch.linspace(0, len(self.frames) - 1, count).round().long()
+            self._samples[count] = View(self.frames[chosen.to(self.frames.device)])
+        return self._samples[count]
 
 
 def scored(kind: ScoreKind, value: float) -> Score:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stg_tune.records import Score, ScoreKind
 from stg_tune.score.base import Requirement, View, scored
+from stg_tune.score.placement import in_batches
 
 if TYPE_CHECKING:
     from open_clip.model import CLIP
@@ -38,14 +39,19 @@ class Preprocessing:
     """Subtracted, by channel."""
     std: tuple[float, float, float] = OPENAI_STD
     """Divided by, by channel."""
+    levels: bool = False
+    """Resize 8-bit frames and round the result to whole levels, as VBench does; needs ``antialias=False``."""
 
     def __call__(self, view: View) -> Tensor:
         """(frames, 3, size, size), normalised."""
         height, width = view.frames.shape[-2:]
-        scale = self.size / min(height, width)
+        short = min(height, width)
         # the longer side is rounded down, as torchvision's Resize does
-        target = [self.size if side == min(height, width) else int(side * scale) for side in (height, width)]
-        frames = view.resized(target[0], target[1], self.mode, antialias=self.antialias).clamp(0, 1)
+        target = [self.size if side == short else int(self.size * side / short) for side in (height, width)]
+        if self.levels:
+            frames = view.resized_levels(target[0], target[1], self.mode) / 255
+        else:
+            frames = view.resized(target[0], target[1], self.mode, antialias=self.antialias).clamp(0, 1)
         top, left = (round((side - self.size) / 2) for side in target)
         square = frames[..., top : top + self.size, left : left + self.size]
         mean, std = (square.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
@@ -60,30 +66,44 @@ class ClipTowers:
         tokenize: prompts to token ids.
         preprocess: frames to the input of the image tower.
         stride: every how many frames one is looked at.
+        frames: at most so many frames are looked at, evenly spaced; ``None``: no limit.
+        batch: frames that go through the image tower at a time; ``None``: all.
     """
 
-    def __init__(self, clip: CLIP, tokenize: Tokenize, preprocess: Preprocessing, *, stride: int = 1) -> None:
+    def __init__(
+        self,
+        clip: CLIP,
+        tokenize: Tokenize,
+        preprocess: Preprocessing,
+        *,
+        stride: int = 1,
+        frames: int | None = None,
+        batch: int | None = None,
+    ) -> None:
         self._clip = clip
         self._tokenize = tokenize
         self._preprocess = preprocess
+        self._frames, self._batch = frames, batch
         self.stride = stride
         self.text = functools.lru_cache(maxsize=4096)(self._text)
 
     def images(self, view: View) -> Tensor:
-        """Unit-length features of every ``stride``-th frame, (frames, dim)."""
+        """Unit-length features of the frames that are looked at, float32 (frames, dim)."""
         return view.once((id(self), "features"), lambda: self._images(view))
 
     def _images(self, view: View) -> Tensor:
-        inputs = self._preprocess(View(view.frames[:: self.stride]) if self.stride > 1 else view)
-        features: Tensor = self._clip.encode_image(inputs.contiguous(memory_format=torch.channels_last), normalize=True)
-        return features
+        chosen = (View(view.frames[:: self.stride]) if self.stride > 1 else view).sample(self._frames)
+        return in_batches(self._encode, self._preprocess(chosen), self._batch)
+
+    def _encode(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.to(self._clip.token_embedding.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return F.normalize(self._clip.encode_image(inputs).float(), dim=-1)
 
     def _text(self, prompt: str) -> Tensor:
-        """Unit-length features of a prompt, (dim,)."""
+        """Unit-length features of a prompt, float32 (dim,)."""
         device = self._clip.token_embedding.weight.device
         with torch.inference_mode():
-            features: Tensor = self._clip.encode_text(self._tokenize([prompt]).to(device), normalize=True)[0]
-        return features
+            return F.normalize(self._clip.encode_text(self._tokenize([prompt]).to(device)).float(), dim=-1)[0]
 
 
 class Aesthetic:
@@ -97,15 +117,18 @@ class Aesthetic:
         weight: (dim,) of the head that predicts points from 0 to 10.
         bias: of the head.
         weights: checksum of everything behind the number.
+        name: of the score.
     """
 
     requires: Requirement = "picture"
 
-    def __init__(self, towers: ClipTowers, weight: Tensor, bias: float, *, weights: str) -> None:
+    def __init__(
+        self, towers: ClipTowers, weight: Tensor, bias: float, *, weights: str, name: str = "aesthetic"
+    ) -> None:
         self._towers, self._weight, self._bias = towers, weight, bias
         reach = float(weight.norm())
         self.kind = ScoreKind(
-            name="aesthetic",
+            name=name,
             direction="maximize",
             low=(bias - reach) / 10,
             high=(bias + reach) / 10,

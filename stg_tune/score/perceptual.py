@@ -15,6 +15,11 @@ from stg_tune.score.base import Requirement, View, scored
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stg_tune.score.placement import Placement
+
+MAP_BYTES = 192
+"""Memory that the feature maps of AlexNet and their differences take, in bytes a pixel of a frame."""
+
 
 class SmallTrunk(nn.Module):
     """Strided 3x3 convolutions; every stage's activation is a feature map of the metric.
@@ -46,7 +51,7 @@ class LpipsOverTrunk(lpips.LPIPS):  # type: ignore[misc]  # the package has no t
         trunk: maps scaled frames to a list of feature maps; ``trunk.chns`` lists their channels.
     """
 
-    def __init__(self, trunk: SmallTrunk) -> None:
+    def __init__(self, trunk: SmallTrunk | AlexTrunk) -> None:
         nn.Module.__init__(self)  # the package's own constructor knows three fixed trunks only
         self.lpips, self.spatial, self.version = True, False, "0.1"
         self.scaling_layer = lpips.ScalingLayer()
@@ -54,15 +59,56 @@ class LpipsOverTrunk(lpips.LPIPS):  # type: ignore[misc]  # the package has no t
         self.lins = nn.ModuleList(lpips.NetLinLayer(channels, use_dropout=False) for channels in trunk.chns)
 
 
-def consecutive_distances(metric: lpips.LPIPS, frames: Tensor) -> Tensor:
+class AlexTrunk(nn.Module):
+    """The convolutions of AlexNet, cut after each of the five ReLUs; the trunk that ``lpips`` calls ``alex``.
+
+    The keys of its state dict are those of torchvision's AlexNet, without the classifier.
+    """
+
+    chns = (64, 192, 384, 256, 256)
+    """Channels of the five feature maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 11, stride=4, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(384, 256, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(256, 256, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, frames: Tensor) -> list[Tensor]:
+        """(batch, 3, height, width), scaled as ``lpips`` does, both sides at least 31 -> five feature maps."""
+        maps: list[Tensor] = []
+        for layer in self.features:
+            frames = layer(frames)
+            if isinstance(layer, nn.ReLU):
+                maps.append(frames)
+        return maps
+
+
+def consecutive_distances(metric: lpips.LPIPS, frames: Tensor, batch: int | None = None) -> Tensor:
     """LPIPS of every frame to the next, (frames - 1,); equal to ``metric(frames[:-1], frames[1:], normalize=True)``.
 
-    Calling the metric would run its trunk on every inner frame twice; here the trunk sees each frame once.
+    Calling the metric would run its trunk on every inner frame twice; here the trunk sees each frame once, or, with a
+    ``batch``, the one frame that two batches share twice.
 
     Args:
         metric: any ``lpips.LPIPS`` of version 0.1 with linear heads.
         frames: (frames, 3, height, width) in [0, 1].
+        batch: distances that are computed at a time; ``None``: all.
     """
+    if batch is not None and len(frames) - 1 > batch:
+        starts = range(0, len(frames) - 1, batch)
+        return torch.cat([consecutive_distances(metric, frames[start : start + batch + 1]) for start in starts])
     scaled = metric.scaling_layer(2 * frames - 1).contiguous(memory_format=torch.channels_last)
     total = frames.new_zeros(len(frames) - 1)
     for features, head in zip(metric.net(scaled), metric.lins, strict=True):
@@ -77,12 +123,16 @@ class TemporalLpips:
     Args:
         metric: an ``lpips.LPIPS`` in eval mode.
         weights: checksum of trunk and heads.
+        least_side: pixels that both sides of a frame must have; the trunk of ``lpips`` fails below 31.
+        placement: bounds the memory of the feature maps; ``None``: all frames at a time.
     """
 
     requires: Requirement = "motion"
 
-    def __init__(self, metric: lpips.LPIPS, *, weights: str) -> None:
-        self._metric = metric
+    def __init__(
+        self, metric: lpips.LPIPS, *, weights: str, least_side: int = 1, placement: Placement | None = None
+    ) -> None:
+        self._metric, self._least_side, self._placement = metric, least_side, placement
         self.kind = ScoreKind(
             name="temporal_lpips",
             direction="minimize",
@@ -94,4 +144,9 @@ class TemporalLpips:
 
     def __call__(self, view: View, prompt: str) -> Score:
         """The score; the prompt is not used."""
-        return scored(self.kind, float(consecutive_distances(self._metric, view.frames).mean()))
+        height, width = view.frames.shape[-2:]
+        if min(height, width) < self._least_side:
+            reason = f"frames of {width}x{height} pixels are too small: LPIPS needs {self._least_side} on both sides"
+            return Score(kind=self.kind, value=None, reason=reason)
+        batch = self._placement.batch(MAP_BYTES * height * width) if self._placement else None
+        return scored(self.kind, float(consecutive_distances(self._metric, view.frames, batch).mean()))

@@ -30,23 +30,30 @@ class Budget:
     """Evaluations of one (configuration, pair)."""
     seconds: float | None = None
     """Wall time."""
+    worker_seconds: float | None = None
+    """Time of all workers together."""
 
     def in_evaluations(self, seconds_each: float, slots: int) -> int:
         """The budget in evaluations, when one of the baseline takes ``seconds_each`` on each of ``slots`` workers."""
         if self.evaluations is not None:
             return self.evaluations
-        assert self.seconds is not None
-        count = int(self.seconds * slots / max(seconds_each * STG_COST, 1e-9))
+        together = self.worker_seconds if self.seconds is None else self.seconds * slots
+        assert together is not None
+        count = int(together / max(seconds_each * STG_COST, 1e-9))
         if count < LEAST:
+            hours, unit = LEAST * seconds_each * STG_COST / 3600, "h" if self.seconds is not None else "wh"
             raise StgTuneError(
                 f"budget {self.text!r} is time for about {count} evaluations at {seconds_each:.1f} s each; at least "
-                f"{LEAST} are needed: give {LEAST * seconds_each * STG_COST / slots / 3600:.1f}h or more"
+                f"{LEAST} are needed: give {hours / (slots if self.seconds is not None else 1):.1f}{unit} or more"
             )
         return min(count, 10 * BUDGETS["large"])
 
 
 def parse_budget(text: str) -> Budget:
-    """Read ``small``, ``medium``, ``large``, a number of evaluations, or a time such as ``90m``, ``2h``, ``1.5h``."""
+    """Read ``small``, ``medium``, ``large``, a number of evaluations, or a time.
+
+    ``90m``, ``2h`` and ``1.5h`` are wall time; ``16wh`` are hours of work that all workers share.
+    """
     word = text.strip().lower()
     if word in BUDGETS:
         return Budget(text=word, evaluations=BUDGETS[word])
@@ -54,13 +61,30 @@ def parse_budget(text: str) -> Budget:
         if int(word) < LEAST:
             raise StgTuneError(f"budget {word} is too small: at least {LEAST} evaluations are needed")
         return Budget(text=word, evaluations=int(word))
-    time = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([smh])", word)
+    time = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)(s|m|h|wh)", word)
     if time and float(time[1]) > 0:
-        return Budget(text=word, seconds=float(time[1]) * {"s": 1, "m": 60, "h": 3600}[time[2]])
+        seconds = float(time[1]) * {"s": 1, "m": 60, "h": 3600, "wh": 3600}[time[2]]
+        return Budget(text=word, worker_seconds=seconds) if time[2] == "wh" else Budget(text=word, seconds=seconds)
     raise StgTuneError(
         f"budget {text!r} is not understood; give {', '.join(BUDGETS)}, a number of evaluations (at least {LEAST}), "
-        "or a time such as 90m or 2h"
+        "or a time such as 90m, 2h, or 16wh (hours of all workers together)"
     )
+
+
+def in_worker_hours(text: str, gpus_per_worker: float | None) -> str:
+    """``16gpuh`` as the hours of work that it pays for, ``32wh`` when two workers share a GPU; other texts unchanged.
+
+    Raises:
+        StgTuneError: The workers have no GPU.
+    """
+    time = re.fullmatch(r"\s*(\d{1,6}(?:\.\d{1,3})?)gpuh\s*", text.lower())
+    if time is None:
+        return text
+    if gpus_per_worker is None:
+        raise StgTuneError(f"budget {text!r} is in hours of GPUs: say with --gpus-per-worker how many a worker has")
+    if gpus_per_worker <= 0:
+        raise StgTuneError(f"budget {text!r} is in hours of GPUs, but the workers have none; give {time[1]}wh or 2h")
+    return f"{float(time[1]) / gpus_per_worker:.6f}".rstrip("0").rstrip(".") + "wh"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
     from pathlib import Path
 
+    from stg_tune.search.progress import Status
     from stg_tune.search.result import SearchResult
 
 
@@ -89,15 +91,20 @@ def _drive(run: RunFile, directory: Path, executor: Executor, progress: Progress
     try:
         result = session.run()
     except KeyboardInterrupt:
-        tracker.finish("interrupted", "stopped by the user; resume goes on")
+        _note(tracker, "interrupted", "stopped by the user; resume goes on")
         raise
     except Exception as error:
-        tracker.finish("failed", f"{type(error).__name__}: {error}")
+        _note(tracker, "failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         session.close()
     tracker.finish("finished")
     return result
+
+
+def _note(tracker: Tracker, status: Status, message: str) -> None:
+    with suppress(StgTuneError):  # a full disk must not hide what has happened
+        tracker.finish(status, message)
 
 
 def _open_run(plan: SearchPlan, directory: Path, storage: str | None) -> RunFile:

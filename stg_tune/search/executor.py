@@ -19,7 +19,7 @@ Evaluate = Callable[[GuidanceSpec, Pair], Evaluation]
 """Generates one video and scores it. A failure of the configuration comes back as ``Evaluation.error`` or is raised as
 ``EvaluationError``; any other exception ends the search, and ``resume`` goes on from the last finished pair."""
 
-FailureKind = Literal["nan", "oom", "timeout"]
+FailureKind = Literal["nan", "oom", "timeout", "crash"]
 
 
 class EvaluationError(Exception):

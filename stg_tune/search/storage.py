@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.search.patience import patiently, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+_Answer = TypeVar("_Answer")
 
 SCHEMA_VERSION = 1
 """Version of the tables below; another version is refused."""
@@ -98,12 +102,7 @@ class EvaluationTable:
 
     def claim(self, fingerprint: str) -> None:
         """Bind the study to what defines its numbers; another fingerprint for the same study is an ``StgTuneError``."""
-        with self._engine.begin() as connection:
-            query = sa.select(_RUNS.c.fingerprint).where(_RUNS.c.study == self.study)
-            known = connection.execute(query).scalar()
-            if known is None:
-                row = {"study": self.study, "fingerprint": fingerprint, "created": _now()}
-                connection.execute(_RUNS.insert().values(row))
+        known = self._patiently(lambda: self._bound_to(fingerprint))
         if known not in (None, fingerprint):
             raise StgTuneError(
                 f"the storage {_shown(self.url)} holds a study {self.study!r} with another space, pairs, scorers or "
@@ -111,27 +110,70 @@ class EvaluationTable:
             )
 
     def add(self, row: Row) -> None:
-        """Commit one row; a second row for the same configuration, pair and fidelity is an ``StgTuneError``."""
+        """Commit one row; a second row for the same configuration, pair and fidelity is an ``StgTuneError``.
+
+        While the database is away it is tried again; the row may then have been committed by the try that was cut off.
+        """
+        values, tries = self._values(row), itertools.count(1)
+
+        def insert() -> int:
+            number = next(tries)
+            self._insert(values)
+            return number
+
         try:
-            with self._engine.begin() as connection:
-                connection.execute(_EVALUATIONS.insert().values(self._values(row)))
+            self._patiently(insert)
         except IntegrityError:
+            if next(tries) > 2 and self._holds(values):
+                return
             raise StgTuneError(
                 f"configuration {row.evaluation.config} on pair {row.evaluation.pair.key} is in the storage already: "
                 "another driver is writing the same study; stop one of them"
             ) from None
-        except SQLAlchemyError as error:
-            raise StgTuneError(f"cannot write to the storage {_shown(self.url)}: {_reason(error)}") from None
 
     def rows(self) -> list[Row]:
         """All rows of the study in the order they were finished."""
         query = sa.select(_EVALUATIONS).where(_EVALUATIONS.c.study == self.study).order_by(_EVALUATIONS.c.id)
-        with self._engine.connect() as connection:
-            return [_row(record) for record in connection.execute(query).mappings()]
+        return self._patiently(lambda: self._fetch(query))
 
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+    def _patiently(self, action: Callable[[], _Answer]) -> _Answer:
+        try:
+            return patiently(action, _shown(self.url))
+        except IntegrityError:
+            raise
+        except SQLAlchemyError as error:
+            raise StgTuneError(
+                f"cannot use the storage {_shown(self.url)}: {reason(error)}. Every finished pair is kept; when "
+                "that is mended, `stg-tune resume` goes on"
+            ) from None
+
+    def _bound_to(self, fingerprint: str) -> str | None:
+        with self._engine.begin() as connection:
+            query = sa.select(_RUNS.c.fingerprint).where(_RUNS.c.study == self.study)
+            known: str | None = connection.execute(query).scalar()
+            if known is None:
+                row = {"study": self.study, "fingerprint": fingerprint, "created": _now()}
+                connection.execute(_RUNS.insert().values(row))
+        return known
+
+    def _insert(self, values: Mapping[str, Any]) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(_EVALUATIONS.insert().values(values))
+
+    def _holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether this very row is there: same worker, same numbers, same moment."""
+        columns = (name for name in values)
+        query = sa.select(sa.func.count()).where(*(_EVALUATIONS.c[name] == values[name] for name in columns))
+        with self._engine.connect() as connection:
+            return bool(connection.execute(query).scalar())
+
+    def _fetch(self, query: sa.Select[Any]) -> list[Row]:
+        with self._engine.connect() as connection:
+            return [_row(record) for record in connection.execute(query).mappings()]
 
     def _values(self, row: Row) -> dict[str, Any]:
         done = row.evaluation
@@ -151,7 +193,7 @@ class EvaluationTable:
             "effects": json.dumps(dict(done.effects)),
             "worker": row.worker,
             "versions": json.dumps(dict(row.versions), sort_keys=True),
-            "error": done.error,
+            "error": done.error.replace("\0", ""),  # PostgreSQL keeps no such character
             "finished": _now(),
         }
 
@@ -164,7 +206,7 @@ class EvaluationTable:
                     connection.execute(_SCHEMA.insert().values(version=SCHEMA_VERSION))
         except SQLAlchemyError as error:
             self.close()
-            raise StgTuneError(f"cannot open the storage {_shown(self.url)}: {_reason(error)}") from None
+            raise StgTuneError(f"cannot open the storage {_shown(self.url)}: {reason(error)}") from None
         if version not in (None, SCHEMA_VERSION):
             self.close()
             age = "newer" if version > SCHEMA_VERSION else "older"
@@ -200,12 +242,12 @@ def tune_sqlite(engine: sa.Engine) -> None:
 
 def _open(url: str) -> sa.Engine:
     try:
-        engine = sa.create_engine(url, connect_args=connect_arguments(url))
+        engine = sa.create_engine(url, connect_args=connect_arguments(url), pool_pre_ping=True)
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = "it is not a URL" if isinstance(error, sa.exc.ArgumentError) else _reason(error)
+        why = "it is not a URL" if isinstance(error, sa.exc.ArgumentError) else reason(error)
         raise StgTuneError(
-            f"the storage cannot be used: {reason}; give an SQLAlchemy URL such as sqlite:///study.db or "
-            "postgresql+psycopg://user@host/name"
+            f"the storage cannot be used: {why}; give an SQLAlchemy URL such as sqlite:///study.db or "
+            "postgresql+pg8000://user@host/name"
         ) from None
     tune_sqlite(engine)
     return engine
@@ -234,10 +276,6 @@ def _row(record: sa.RowMapping) -> Row:
 
 def _shown(url: str) -> str:
     return sa.make_url(url).render_as_string(hide_password=True)
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def _now() -> str:

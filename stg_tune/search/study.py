@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import GuidanceSpec, Pair
+from stg_tune.search.patience import patiently, reason
 from stg_tune.search.storage import connect_arguments, tune_sqlite
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ class TrialStudy:
         self._store = store
         self._on_best = on_best
         self._best = float("-inf")
-        self._distributions = {knob.name: _distribution(knob) for knob in encoding.knobs()}
+        self._distributions = {knob.name: distribution(knob) for knob in encoding.knobs()}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(direction="maximize", pruner=_pruner())
         self.trials: list[Trial] = []
@@ -197,24 +199,54 @@ class TrialStore:
 
     def __init__(self, url: str, study: str, *, read_only: bool = False) -> None:
         self._read_only = read_only
+        self._where = sa.make_url(url).render_as_string(hide_password=True)
+        self._kept: int | None = None
+        self._tried = False
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": connect_arguments(url)})
+            storage = optuna.storages.RDBStorage(
+                url, engine_kwargs={"connect_args": connect_arguments(url), "pool_pre_ping": True}
+            )
             tune_sqlite(storage.engine)
             self._study = optuna.create_study(
                 storage=storage, study_name=study, direction="maximize", load_if_exists=True
             )
         except (SQLAlchemyError, ImportError, RuntimeError, optuna.exceptions.OptunaError) as error:
-            raise StgTuneError(f"the storage cannot hold the Optuna study {study!r}: {error}") from None
+            raise StgTuneError(
+                f"the storage {self._where} cannot hold the Optuna study {study!r}: {reason(error)}. Every finished "
+                "pair is kept; when that is mended, `stg-tune resume` goes on"
+            ) from None
 
     def finished(self) -> list[FrozenTrial]:
         """The trials, in the order they were finished."""
-        return [_plain(trial) for trial in self._study.get_trials(states=(TrialState.COMPLETE,))]
+        trials = self._patiently(lambda: self._study.get_trials(states=(TrialState.COMPLETE,)))
+        self._kept = len(trials)
+        return [_plain(trial) for trial in trials]
 
     def add(self, trial: FrozenTrial) -> None:
         """Keep a finished trial."""
-        if not self._read_only:
-            self._study.add_trial(_plain(trial))
+        if self._read_only:
+            return
+        kept = len(self.finished()) if self._kept is None else self._kept
+        self._patiently(lambda: self._add(trial, kept))
+        self._kept = kept + 1
+
+    def _add(self, trial: FrozenTrial, kept: int) -> None:
+        """Unless the try that was cut off has done it."""
+        if self._tried and len(self._study.get_trials(states=(TrialState.COMPLETE,))) > kept:
+            return
+        self._tried = True
+        self._study.add_trial(_plain(trial))
+        self._tried = False
+
+    def _patiently(self, action: Callable[[], Any]) -> Any:
+        try:
+            return patiently(action, self._where)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise StgTuneError(
+                f"cannot use the storage {self._where}: {reason(error)}. Every finished pair is kept; when that is "
+                "mended, `stg-tune resume` goes on"
+            ) from None
 
 
 def _plain(trial: FrozenTrial) -> FrozenTrial:
@@ -254,7 +286,8 @@ def _pruner() -> optuna.pruners.WilcoxonPruner:
         return optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_AT, n_startup_steps=PRUNE_FROM)
 
 
-def _distribution(knob: Knob) -> IntDistribution | FloatDistribution:
+def distribution(knob: Knob) -> IntDistribution | FloatDistribution:
+    """The values of a knob as Optuna knows them."""
     if knob.whole:
         return IntDistribution(int(knob.low), int(knob.high))
     return FloatDistribution(knob.low, knob.high, log=knob.log)

@@ -1,15 +1,19 @@
 """The commands on the embedded model itself, as a newcomer runs them."""
 
+import argparse
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from stg_tune.cli import replay
 from stg_tune.cli.main import main
 from stg_tune.video import read_video
 
@@ -50,12 +54,23 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(tmp_path: Path, capsys: pyte
     assert main(["search", "--model", "open-sora-tiny", "--dry-run", "--json", "--out", str(out)]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert sum(plan["stages"].values()) == plan["evaluations"] <= 600
+    assert 0 < plan["seconds_plain"] < plan["seconds"] <= plan["worker_seconds"] * 1.5
+    assert plan["gpu_hours"] == 0
     assert not out.exists()
+    assert main(["search", "--model", "open-sora-tiny", "--dry-run", "--workers", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "2 workers (ray) on this machine" in text
+    assert "of work" in text
 
 
-def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(
+    tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     folder = tmp_path / "run"
     command = [sys.executable, "-c", PROGRAM, "search", "--model", "open-sora-tiny", "--budget", "150"]
+    command += ["--workers", workers]
     with subprocess.Popen(
         [*command, "--out", str(folder)], stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "100"}
     ) as search:
@@ -71,6 +86,35 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(tmp_path: P
     state = json.loads(status.stdout)
     assert state["status"] == "interrupted"
     assert state["evaluations"] >= 2
+    _replay_is_the_same(folder, capsys)
+
+
+def _replay_is_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a run has stored comes out again, in another process and with another number of threads."""
+    film, arguments = folder / "again.mp4", [str(folder), "default", "0"]
+    capsys.readouterr()
+    assert _replay("--json", "-o", str(film), *arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["same"]
+    assert found["stored"]["scores"].keys() == found["now"]["scores"].keys() != set()
+    assert read_video(film).frames.shape == (17, 64, 64, 3)
+    with closing(sqlite3.connect(folder / "study.db")) as database, database:
+        (scores,) = database.execute(
+            "select scores from evaluations where pair = ?", (found["pair"]["key"],)
+        ).fetchone()
+        changed = json.dumps(json.loads(scores) | {"aesthetic": 99.0})
+        database.execute("update evaluations set scores = ? where pair = ?", (changed, found["pair"]["key"]))
+    assert _replay(*arguments) == 1
+    out = capsys.readouterr().out
+    assert "not the same: aesthetic 99 and" in out
+    assert found["worker"] in out
+
+
+def _replay(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    replay.add(parser.add_subparsers())
+    arguments = parser.parse_args(["replay", *words])
+    return arguments.run(arguments)
 
 
 def _wait_for_pairs(folder: Path, search: subprocess.Popen[str]) -> None:

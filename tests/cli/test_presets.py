@@ -86,3 +86,37 @@ def test_a_layer_that_does_not_exist_is_one_message(folder: Path, capsys: pytest
         err = capsys.readouterr().err
         assert "no layer 99; allowed: 0 to 7" in err
         assert err.count("\n") == 1
+
+
+def test_published_presets_are_listed_where_no_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["presets", "list"]) == 0
+    assert "mochi/published" in capsys.readouterr().out
+    assert main(["presets", "list", str(tmp_path)]) == 0
+    assert "mochi/published" not in capsys.readouterr().out
+
+
+def test_a_published_preset_shows_source_and_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "show", "wan/official"]) == 0
+    out = capsys.readouterr().out
+    assert "from_guided" in out
+    assert "STGuidance" in out
+    assert "effective CFG is 15" in out
+    assert main(["presets", "validate", "mochi/published"]) == 0
+    assert main(["presets", "show", "mochi/nothing"]) == 1
+    assert "mochi/published" in capsys.readouterr().err
+
+
+def test_diff_names_the_fields_and_says_whether_they_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "diff", "mochi/published", "mochi/layer-35"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "guidance.segments[0].terms.blocks.skip_layers.blocks: [34] -> [35]"
+    assert lines[-1] == "the results differ"
+    data = json.loads((Path(__file__).parents[2] / "stg_tune/preset/published/mochi.published.json").read_text())
+    (tmp_path / "renamed.json").write_text(json.dumps({**data, "name": "renamed"}))
+    assert main(["presets", "diff", "mochi/published", str(tmp_path / "renamed.json")]) == 0
+    assert capsys.readouterr().out.splitlines() == ["name: mochi/published -> renamed", "the results are the same"]
+    assert main(["presets", "diff", "mochi/published", "mochi/published", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []

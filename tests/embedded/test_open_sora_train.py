@@ -16,7 +16,7 @@ def _loss(trained, texts, seed=0):
     tokens = build_tokenizer()(texts, max_length=16, padding="max_length", return_tensors="pt")
     latents = torch.randn(len(texts), 4, 5, 8, 8, generator=torch.Generator().manual_seed(1))
     generator = torch.Generator().manual_seed(seed)
-    return trained.loss(latents, tokens["input_ids"], tokens["attention_mask"], generator)
+    return trained.loss(latents, tokens["input_ids"], tokens["attention_mask"], generator)[0]
 
 
 def test_the_loss_of_an_untrained_model_is_the_power_of_the_velocity():

@@ -11,7 +11,7 @@ from stg_tune.errors import StgTuneError
 from stg_tune.models.base import GenerationDefaults
 from stg_tune.preset import Evidence, GainInterval, Preset, ScorerGain
 from stg_tune.preset.file import MAX_BYTES
-from stg_tune.records import GuidanceSpec, Segment, SkipTerm
+from stg_tune.records import GuidanceSpec, Restart, Segment, SkipTerm
 
 GENERATION = GenerationDefaults(height=64, width=64, num_frames=17, num_inference_steps=10, cfg_scale=3.5, fps=8)
 GAIN = GainInterval(mean=0.5, low=0.3, high=0.7, level=0.95, pairs=100, clusters=50)
@@ -103,6 +103,42 @@ def test_what_is_saved_is_loaded(tmp_path, subject):
     assert preset.load(str(path)).spec.hash() == subject.spec.hash()
     assert [item.name for item in path.parent.iterdir()] == ["preset.json"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444
+
+
+def test_everything_a_specification_can_say_is_kept(tmp_path):
+    drawn = SkipTerm(
+        name="s2",
+        skip_layers={"spatial": (1, 2, 3)},
+        skip_op="attention_input",
+        stg_scale=1.0,
+        branch="crossed",
+        draw=2,
+        seed=7,
+    )
+    weak = SkipTerm(name="weak", skip_layers={}, skip_op="weak_model", stg_scale=0.5)
+    full = GuidanceSpec(
+        cfg_scale=2.0,
+        segments=(Segment(terms=(drawn, weak)),),
+        cfg_source="pipeline",
+        restart=Restart(start=0.2, stop=0.5, count=3),
+    )
+    subject = make(spec=full, sigmas=tuple(1 - step / 10 for step in range(10)), source="somewhere", notes=("a", "b"))
+    preset.save(subject, tmp_path / "p.json")
+    assert preset.load(tmp_path / "p.json") == subject
+
+
+@pytest.mark.parametrize("sigmas", [(1.0, 0.5), (0.5, 0.5, *range(8)), tuple(-step for step in range(10))])
+def test_sigmas_are_one_a_step_and_descend(sigmas):
+    with pytest.raises(StgTuneError, match="sigmas"):
+        make(sigmas=sigmas)
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\x1b[2J", "\n", "\x85", "\u2028", "\u202e", "\u2066"])
+def test_signs_that_act_on_a_terminal_are_refused(sign):
+    data = make(notes=("a",), source="b").to_dict()
+    for change in ({"name": f"a{sign}"}, {"origin": {"source": "", "notes": [f"a{sign}"]}}, {f"a{sign}": 1}):
+        with pytest.raises(StgTuneError, match="control character"):
+            preset.parse(json.dumps({**data, **change}))
 
 
 def test_the_file_states_all_of_its_meaning(tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 
 from stg_tune.errors import StgTuneError
-from stg_tune.search.budget import ARMS, BUDGETS, LEAST, divide, parse_budget
+from stg_tune.search.budget import ARMS, BUDGETS, LEAST, divide, in_worker_hours, parse_budget
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,26 @@ def test_time_becomes_evaluations():
     assert budget.in_evaluations(6.0, 4) == int(3600 * 4 / (6.0 * 1.4))
     with pytest.raises(StgTuneError, match=r"give 5\.8h or more"):
         budget.in_evaluations(100.0, 1)
+
+
+def test_hours_of_all_workers_do_not_depend_on_their_number():
+    budget = parse_budget("2wh")
+    assert (budget.evaluations, budget.seconds, budget.worker_seconds) == (None, None, 7200)
+    assert budget.in_evaluations(6.0, 1) == budget.in_evaluations(6.0, 4) == int(7200 / (6.0 * 1.4))
+    with pytest.raises(StgTuneError, match=r"give 5\.8wh or more"):
+        budget.in_evaluations(100.0, 4)
+
+
+def test_hours_of_gpus_are_hours_of_the_workers_that_share_them():
+    assert in_worker_hours("16gpuh", 1.0) == "16wh"
+    assert in_worker_hours("16gpuh", 0.5) == "32wh"
+    assert in_worker_hours("1gpuh", 3) == "0.333333wh"
+    assert in_worker_hours("small", 1.0) == "small"
+    assert parse_budget(in_worker_hours("1gpuh", 3)).worker_seconds == pytest.approx(1200, rel=1e-3)
+    with pytest.raises(StgTuneError, match="the workers have none"):
+        in_worker_hours("16gpuh", 0.0)
+    with pytest.raises(StgTuneError, match="say with --gpus-per-worker"):
+        in_worker_hours("16gpuh", None)
 
 
 @pytest.mark.parametrize("evaluations", [LEAST, 300, *BUDGETS.values(), 20_000])

@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel, T5TokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from stg_tune.errors import StgTuneError
 from stg_tune.models.open_sora.hub import PATH_VARIABLE, fetch
@@ -25,7 +27,7 @@ from stg_tune.models.open_sora.transformer import STDiT3
 from stg_tune.models.open_sora.vae import OpenSoraVAE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from stg_tune.models.base import ModelEntry
 
@@ -65,14 +67,25 @@ def load_published(entry: ModelEntry, path: Path | None = None) -> OpenSoraPipel
         NotReachableError: Files are neither on this machine nor reachable.
         StgTuneError: Files are damaged or belong to another model.
     """
-    local = path or (Path(os.environ[PATH_VARIABLE]) if os.environ.get(PATH_VARIABLE) else None)
+    local = _local_folder(path)
     if local is not None:
-        return load_folder(local.expanduser(), dtype=torch.bfloat16)
+        return load_folder(local, dtype=torch.bfloat16)
     folders = fetch(entry.name, SOURCES)
     pipe = _assemble(folders, {}, dtype=torch.bfloat16)
     commits = {source.repo: folders[source.parts[0]].name for source in SOURCES}
     pipe.register_to_config(_name_or_path=", ".join(f"{repo}@{commit}" for repo, commit in commits.items()))
     return pipe
+
+
+def fetch_published(entry: ModelEntry, path: Path | None = None) -> None:
+    """Download what the hub's cache lacks, if no local folder is named; raises as ``load_published`` does."""
+    if _local_folder(path) is None:
+        fetch(entry.name, SOURCES)
+
+
+def _local_folder(path: Path | None) -> Path | None:
+    named = path or os.environ.get(PATH_VARIABLE)
+    return Path(named).expanduser() if named else None
 
 
 def load_embedded(entry: ModelEntry, path: Path | None = None) -> OpenSoraPipeline:
@@ -87,7 +100,20 @@ def load_embedded(entry: ModelEntry, path: Path | None = None) -> OpenSoraPipeli
             f"{entry.name}: this installation lacks the embedded weights ({folder / 'model_index.json'} is missing): "
             f"reinstall stg-tune, or train them with `python -m stg_tune.embedded.train {entry.name}`"
         )
-    return load_folder(folder, dtype=torch.float32)
+    with _without_bar():
+        return load_folder(folder, dtype=torch.float32)
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """No progress bar of transformers: four megabytes need none."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def load_local(entry: ModelEntry, path: Path | None = None) -> OpenSoraPipeline:

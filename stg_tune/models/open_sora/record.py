@@ -93,6 +93,7 @@ ENTRIES = (
         ),
         source="; ".join(source.words() for source in SOURCES),
         loader=f"{_CHECKPOINT}:load_published",
+        fetcher=f"{_CHECKPOINT}:fetch_published",
         embedded=False,
         summary="Open-Sora 1.2 (STDiT3-XL/2, 1.2 B parameters), text to video",
     ),

@@ -1,0 +1,76 @@
+"""Settings that others have published, as presets: warm starts for a search, and what to compare with."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stg_tune.errors import StgTuneError
+from stg_tune.preset.file import load, parse
+
+if TYPE_CHECKING:
+    import os
+    from importlib.resources.abc import Traversable
+
+    from stg_tune.preset.record import Preset
+
+_SUFFIX = ".json"
+
+
+def published_names(family: str | None = None) -> list[str]:
+    """Names such as ``mochi/published``; with ``family`` those of one model family, none when it is not known."""
+    return [name for name in _files() if family is None or name.rpartition("/")[0] == family]
+
+
+def published(family: str | None = None) -> list[Preset]:
+    """The published presets, of one model family or of all.
+
+    Each states its source and what to know before its numbers are copied. A preset's ``stacks`` say for how many
+    blocks its layers are meant; ``spec`` can start a search on a model of the same depths.
+    """
+    return [find_published(name) for name in published_names(family)]
+
+
+def find_published(name: str) -> Preset:
+    """One published preset.
+
+    Raises:
+        StgTuneError: There is none of that name; the message lists close ones.
+    """
+    file = _files().get(name)
+    if file is None:
+        raise StgTuneError(f"there is no published preset {name[:80]!r}; there are, for example: {_close(name)}")
+    return parse(file.read_text(encoding="utf-8"), f"the published preset {name}")
+
+
+def open_preset(name_or_path: str | os.PathLike[str]) -> Preset:
+    """A preset file, or a published preset by name; a file wins where both exist.
+
+    Raises:
+        StgTuneError: It is neither, or the file is no preset.
+    """
+    text = str(name_or_path)
+    if text in _files() and not Path(text).exists():
+        return find_published(text)
+    if not text.endswith(_SUFFIX) and not Path(text).exists():
+        raise StgTuneError(
+            f"there is no preset {text[:120]!r}: give a file, or one of the published presets "
+            f"({_close(text)}, ...; type stg-tune presets list)"
+        )
+    return load(name_or_path)
+
+
+def _close(name: str) -> str:
+    """Names like this one, else those of the same family, else any."""
+    near = get_close_matches(name[:80], published_names(), n=3) or published_names(name.rpartition("/")[0])
+    return ", ".join((near or published_names())[:4])
+
+
+@cache
+def _files() -> dict[str, Traversable]:
+    folder = resources.files("stg_tune.preset") / "published"
+    stems = {item.name.removesuffix(_SUFFIX): item for item in folder.iterdir() if item.name.endswith(_SUFFIX)}
+    return {"/".join(stem.rsplit(".", 1)): stems[stem] for stem in sorted(stems)}

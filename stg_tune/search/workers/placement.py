@@ -1,0 +1,112 @@
+"""Where pairs are evaluated: in this process, or by workers, and how many."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stg_tune.errors import StgTuneError
+from stg_tune.search.executor import Executor, InlineExecutor
+from stg_tune.search.workers.executor import RayExecutor, RaySettings
+from stg_tune.search.workers.sizing import cores, workers_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stg_tune.search.executor import Evaluate
+    from stg_tune.search.workers.crew import Recipe
+    from stg_tune.search.workers.selftest import Reference
+
+ExecutorName = Literal["inline", "ray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What the user asks for; ``None`` everywhere is one worker a GPU, or a core, of this machine."""
+
+    executor: ExecutorName | None = None
+    """``inline``: this process; ``ray``: workers; ``None``: workers when there is to be more than one."""
+    workers: int | None = None
+    """Number of workers."""
+    address: str | None = None
+    """Ray cluster to work on, ``host:port`` or ``auto``; ``None``: this machine."""
+    gpus: float | None = None
+    """GPUs of one worker; ``None``: 1 where there are GPUs."""
+    cpus: float | None = None
+    """Cores of one worker; ``None``: its share of this machine, or 1 on a cluster."""
+
+    def __post_init__(self) -> None:
+        """Check what contradicts itself."""
+        if self.workers is not None and self.workers < 1:
+            raise StgTuneError(f"--workers must be 1 or more, got {self.workers}")
+        for name, value in (("--gpus-per-worker", self.gpus), ("--cpus-per-worker", self.cpus)):
+            if value is not None and not 0 <= value <= 1024:
+                raise StgTuneError(f"{name} must be between 0 and 1024, got {value:g}")
+        if self.executor == "inline" and (self.address or (self.workers or 1) > 1):
+            raise StgTuneError("--executor inline is one worker in this process; leave it out to have several")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What is done about it."""
+
+    executor: ExecutorName
+    """Where."""
+    workers: int | None
+    """How many; ``None``: as many as the cluster has room for."""
+    gpus: float | None
+    """GPUs of one worker; ``None``: 1 if the cluster has GPUs."""
+    cpus: float
+    """Cores of one worker."""
+    address: str | None
+    """Ray cluster; ``None``: this machine."""
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of one worker; ``None``: whatever torch takes by itself."""
+        return None if self.executor == "inline" else max(int(self.cpus), 1)
+
+    def open(
+        self, recipe: Recipe, evaluate: Callable[[], Evaluate], *, reference: Reference | None = None
+    ) -> AbstractContextManager[Executor]:
+        """The executor, to be used in a ``with``.
+
+        Args:
+            recipe: For workers.
+            evaluate: For this process; called at once, so that a model that cannot be loaded is known.
+            reference: A row of an earlier session that workers are compared with.
+        """
+        if self.executor == "inline":
+            return nullcontext(InlineExecutor(evaluate()))
+        settings = RaySettings(workers=self.workers, cpus=self.cpus, gpus=self.gpus, address=self.address)
+        return RayExecutor(recipe, settings, reference=reference)
+
+
+def lay_out(placement: Placement, *, gpus: int, worker_bytes: int) -> Layout:
+    """Fill in what the user left open.
+
+    Args:
+        placement: The user's wishes.
+        gpus: GPUs of this machine.
+        worker_bytes: Memory of one worker.
+    """
+    if placement.address is not None:
+        cpus = 1.0 if placement.cpus is None else placement.cpus
+        return Layout(
+            executor="ray", workers=placement.workers, gpus=placement.gpus, cpus=cpus, address=placement.address
+        )
+    share = (1.0 if gpus else 0.0) if placement.gpus is None else placement.gpus
+    if share > gpus:
+        raise StgTuneError(f"--gpus-per-worker {share:g} is more than the {gpus} GPUs of this machine")
+    count = placement.workers or workers_for(gpus=gpus, gpus_per_worker=share, worker_bytes=worker_bytes)
+    if placement.executor == "inline":
+        count = 1
+    if share * count > gpus + 1e-6:
+        raise StgTuneError(
+            f"{count} workers with {share:g} GPUs each are more than the {gpus} GPUs of this machine; give fewer "
+            "--workers or a smaller --gpus-per-worker"
+        )
+    executor = placement.executor or ("ray" if count > 1 else "inline")
+    cpus = max(cores() // count, 1) if placement.cpus is None else placement.cpus
+    return Layout(executor=executor, workers=count, gpus=share, cpus=float(cpus), address=None)

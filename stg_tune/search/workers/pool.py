@@ -1,0 +1,273 @@
+"""An executor over many workers: deadlines, bounded second tries, replacement of what is lost, self-test."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, assert_never
+
+from stg_tune.errors import StgTuneError
+from stg_tune.records import Evaluation
+from stg_tune.search.executor import Finished, Task
+from stg_tune.search.workers.crew import Arrived, Broke, Crew, Done, Event, Loaded, Lost, Unable
+from stg_tune.search.workers.deadline import DeadlineRule, Deadlines
+from stg_tune.search.workers.selftest import Reference, SelfTest
+from stg_tune.search.workers.staff import Job, Member, Staff, StaffRule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+
+    from stg_tune.search.storage import Key
+
+PAUSE = 1.0
+"""Longest wait for an event in seconds; deadlines and new machines are looked after in between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolRule:
+    """When to stop waiting and when to stop trying."""
+
+    deadline: DeadlineRule = field(default_factory=DeadlineRule)
+    """Time of one evaluation."""
+    staff: StaffRule = field(default_factory=StaffRule)
+    """Time until workers are there."""
+    tries: int = 3
+    """Times that a task is tried when the worker's process dies under it or breaks."""
+    timeouts: int = 2
+    """Times that a task may hit its deadline; the first may be the fault of the machine."""
+    lost_machines: int = 10
+    """Times that a task is tried when the whole machine goes."""
+
+
+class Pool:
+    """Evaluates tasks in the workers of a crew; the crew is opened by the first task.
+
+    A task that is abandoned while a worker is at it is finished all the same, and handed out by the next ``run``.
+
+    Args:
+        open_crew: Starts the machinery.
+        slots: Workers that are expected, before the crew is open.
+        identity: Versions and checksums that every worker must have.
+        reference: A row of an earlier session to compare the workers with.
+        rule: Patience.
+        clock: Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        open_crew: Callable[[], Crew],
+        *,
+        slots: int,
+        identity: Mapping[str, str],
+        reference: Reference | None = None,
+        rule: PoolRule | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open_crew, self._expected, self._identity, self._clock = open_crew, slots, identity, clock
+        self._rule = rule or PoolRule()
+        self._crew: Crew | None = None
+        self._staff: Staff
+        self._test = SelfTest(reference)
+        self._deadlines = Deadlines(self._rule.deadline)
+        self._again: deque[Task] = deque()
+        self._asked: set[Key] = set()
+        self._ready: deque[Finished] = deque()
+        self._mishaps: dict[Key, list[str]] = {}
+        self._timeouts: dict[Key, int] = {}
+        self._moves: dict[Key, int] = {}
+
+    @property
+    def slots(self) -> int:
+        """How many tasks run at the same time; at least 1."""
+        return max(self._crew.size, 1) if self._crew else self._expected
+
+    def close(self) -> None:
+        """End all workers."""
+        if self._crew is not None:
+            self._crew.close()
+            self._crew = None
+
+    def run(self, tasks: Iterable[Task]) -> Generator[Finished, None, None]:
+        """Yield each task once as it is finished, in any order, and what an earlier ``run`` has left behind.
+
+        Raises:
+            StgTuneError: Workers disagree, cannot load, or keep failing for reasons that no configuration caused.
+        """
+        source = _Source(tasks)
+        if source.is_empty():
+            return
+        crew = self._opened()
+        try:
+            while not (source.is_empty() and not self._asked):
+                self._feed(source)
+                for event in crew.wait(PAUSE):
+                    self._take(event)
+                self._enforce_deadlines()
+                # before the next feed: whoever listens may not want the rest
+                yield from self._hand_out()
+        finally:
+            self._again.clear()
+            self._asked.clear()
+
+    def _opened(self) -> Crew:
+        if self._crew is None:
+            self._crew = self._open_crew()
+            self._staff = Staff(self._crew, self._rule.staff, self._identity, self._clock)
+        return self._crew
+
+    def _hand_out(self) -> Iterator[Finished]:
+        while self._ready:
+            finished = self._ready.popleft()
+            self._asked.discard(finished.task.key)
+            yield finished
+
+    def _feed(self, source: _Source) -> None:
+        self._staff.fill()
+        for member in self._staff.free():
+            test = self._test.task_for(member)
+            task = test or self._next(source)
+            if task is None:
+                return
+            if test is None:
+                self._test.given(member, task)
+            self._begin(member, task, test=test is not None)
+
+    def _next(self, source: _Source) -> Task | None:
+        if self._again:
+            return self._again.popleft()
+        under_way = {member.job.task.key for member in self._staff.members if member.job and not member.job.test}
+        under_way |= {finished.task.key for finished in self._ready}
+        while (task := source.take()) is not None:
+            self._asked.add(task.key)
+            if task.key not in under_way:
+                return task
+        return None
+
+    def _begin(self, member: Member, task: Task, *, test: bool) -> None:
+        assert self._crew is not None
+        member.job = Job(task=task, begun=self._clock(), limit=self._deadlines.limit(fresh=member.fresh), test=test)
+        self._crew.assign(member.number, task)
+
+    def _take(self, event: Event) -> None:
+        member = self._staff.get(event.worker)
+        if member is None:
+            return
+        match event:
+            case Arrived():
+                self._staff.arrived(event)
+            case Loaded():
+                self._staff.loaded(event)
+            case Unable():
+                self._staff.unable(event)
+            case Done():
+                self._done(member, event.evaluation)
+            case Broke():
+                self._broke(member, event)
+            case Lost():
+                self._lost(member, event)
+            case _:
+                assert_never(event)
+
+    def _done(self, member: Member, evaluation: Evaluation) -> None:
+        job, member.job, member.fresh = member.job, None, False
+        if job is None:
+            return
+        self._staff.proved()
+        self._test.check(member, job.task, evaluation)
+        if not evaluation.error:
+            self._deadlines.note(self._clock() - job.begun)
+        if not job.test:
+            self._ready.append(Finished(task=job.task, evaluation=evaluation, worker=member.name))
+
+    def _broke(self, member: Member, event: Broke) -> None:
+        if event.fixable:
+            raise StgTuneError(event.message)
+        task = self._gone(member, event.message)
+        if task is not None and self._mishap(task, event.message) >= self._rule.tries:
+            raise StgTuneError(
+                f"evaluating configuration {task.key[0]} on pair {task.key[1]} failed {self._rule.tries} times, and "
+                "not because of the configuration. Every finished pair is kept, `stg-tune resume` goes on. "
+                f"{event.message}"
+            )
+
+    def _lost(self, member: Member, event: Lost) -> None:
+        task = self._gone(member, event.message, blameless=event.node_lost)
+        if task is None:
+            return
+        if event.node_lost:
+            self._moves[task.key] = self._moves.get(task.key, 0) + 1
+            if self._moves[task.key] >= self._rule.lost_machines:
+                raise StgTuneError(
+                    f"{self._rule.lost_machines} machines were lost in a row under configuration {task.key[0]} on pair "
+                    f"{task.key[1]}: {event.message}. Every finished pair is kept, `stg-tune resume` goes on"
+                )
+            self._queue_again(task)
+        elif self._mishap(task, event.message) >= self._rule.tries:
+            self._blame(member, task, event.message)
+
+    def _gone(self, member: Member, message: str, *, blameless: bool = False) -> Task | None:
+        """Let a member go; its task, unless it had none that counts."""
+        job = member.job
+        counts = job is not None and not job.test
+        self._test.forget(member)
+        if counts or blameless:
+            self._staff.dismiss(member)
+        else:
+            self._staff.failed(member, message)
+        return job.task if job is not None and counts else None
+
+    def _mishap(self, task: Task, message: str) -> int:
+        """Note one more mishap and queue the task again; the number of them."""
+        known = self._mishaps.setdefault(task.key, [])
+        known.append(message)
+        if len(known) < self._rule.tries:
+            self._queue_again(task)
+        return len(known)
+
+    def _queue_again(self, task: Task) -> None:
+        if task.key in self._asked:  # else nobody waits for it any more
+            self._again.append(task)
+
+    def _blame(self, member: Member, task: Task, message: str) -> None:
+        """Every process that tried the task died: it is the configuration's fault if others can be evaluated."""
+        if not self._deadlines.known:
+            raise StgTuneError(
+                f"{self._rule.tries} workers died at their first evaluation; the last one, {member.name}: {message}"
+            )
+        self._fail(member, task, f"crash: {self._rule.tries} workers died at it; the last one: {message}")
+
+    def _fail(self, member: Member, task: Task, error: str, seconds: float = 0.0) -> None:
+        evaluation = Evaluation(config=task.key[0], pair=task.pair, error=error, seconds=seconds)
+        self._ready.append(Finished(task=task, evaluation=evaluation, worker=member.name))
+
+    def _enforce_deadlines(self) -> None:
+        now = self._clock()
+        for member in self._staff.members:
+            job = member.job
+            if job is None or now - job.begun <= job.limit:
+                continue
+            why = self._deadlines.explain(job.limit)
+            task = self._gone(member, f"{member.name}: {why}")
+            if task is None:
+                continue
+            self._timeouts[task.key] = self._timeouts.get(task.key, 0) + 1
+            if self._timeouts[task.key] < self._rule.timeouts:
+                self._queue_again(task)
+            else:
+                self._fail(member, task, f"timeout: {why}", now - job.begun)
+
+
+class _Source:
+    """Tasks, with a look at whether there is another."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._tasks = iter(tasks)
+        self._head = next(self._tasks, None)
+
+    def is_empty(self) -> bool:
+        return self._head is None
+
+    def take(self) -> Task | None:
+        task, self._head = self._head, next(self._tasks, None) if self._head is not None else None
+        return task

@@ -1,0 +1,158 @@
+"""Model and scorers of one process, and the recipe by which a worker comes by the same."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import torch
+
+import stg_tune
+from stg_tune import models
+from stg_tune.errors import StgTuneError
+from stg_tune.generate import Generated, GenerationFailedError, Generator
+from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.score import default_scorers, embedded_scorers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from stg_tune.folder import RunFolder
+    from stg_tune.models.base import ModelEntry
+    from stg_tune.score import Scorer
+    from stg_tune.search import Evaluate, SearchPlan
+
+LIBRARIES = ("torch", "diffusers", "transformers", "optuna", "numpy")
+PROPOSING = ("optuna",)
+"""Libraries that decide what is tried next; the others decide what an evaluation gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """How a worker comes by model and scorers: names and numbers only, the model itself never travels."""
+
+    model: str
+    """A name of ``models.names()``, or a folder."""
+    path: Path | None = None
+    """Local folder with the model's files, the same on every machine."""
+    num_inference_steps: int | None = None
+    """Denoising steps; ``None``: the model's own."""
+
+    @classmethod
+    def of(cls, plan: SearchPlan, folder: RunFolder) -> ModelRecipe:
+        """The recipe behind a run that is there already."""
+        return cls(model=plan.model, path=folder.model_path, num_inference_steps=plan.num_steps)
+
+    def __call__(self, threads: int) -> Evaluate:
+        """Load model and scorers in a worker that may use ``threads`` threads."""
+        torch.set_num_threads(threads)
+        return Studio(self).evaluate
+
+    def identity(self) -> Mapping[str, str]:
+        """Versions and checksums that decide the numbers."""
+        return numbers_identity(scorer_for(models.entry(self.model)))
+
+
+class Studio:
+    """Model and scorers of this process, each loaded when it is first used.
+
+    Args:
+        recipe: What to load.
+        generator: Used in place of loading the model.
+        scorer: Used in place of the model's own scorers.
+    """
+
+    def __init__(
+        self, recipe: ModelRecipe, *, generator: Generator | None = None, scorer: Scorer | None = None
+    ) -> None:
+        self.recipe = recipe
+        self._given = generator, scorer
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The model."""
+        given, recipe = self._given[0], self.recipe
+        if given is not None:
+            return given
+        entry = models.entry(recipe.model)
+        return Generator(models.load(entry, recipe.path), entry, num_inference_steps=recipe.num_inference_steps)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The scorers."""
+        return self._given[1] or scorer_for(models.entry(self.recipe.model))
+
+    @cached_property
+    def evaluate(self) -> Evaluate:
+        """Generates and scores one pair."""
+        return evaluator(self.generator, self.scorer)
+
+
+def evaluator(generator: Generator, scorer: Scorer) -> Evaluate:
+    """``(spec, pair) -> Evaluation``: all that the search ever sees of a model."""
+
+    def evaluate(spec: GuidanceSpec, pair: Pair) -> Evaluation:
+        begun = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                # the search meets settings without effect by itself; the effect is in every row
+                warnings.simplefilter("ignore", UserWarning)
+                done = _scored(spec, pair, generator(spec, pair), scorer)
+            return replace(done, seconds=time.perf_counter() - begun)
+        except GenerationFailedError as error:
+            return Evaluation(config=spec.hash(), pair=pair, error=str(error), seconds=time.perf_counter() - begun)
+
+    return evaluate
+
+
+def _scored(spec: GuidanceSpec, pair: Pair, made: Generated, scorer: Scorer) -> Evaluation:
+    (scores,) = scorer(made.video.to_float()[None], [pair.prompt])
+    return Evaluation(
+        config=spec.hash(),
+        pair=pair,
+        scores={name: score.value for name, score in scores.items() if score.value is not None},
+        unscored={name: score.reason for name, score in scores.items() if score.value is None},
+        forwards=made.forwards,
+        effects=made.effects,
+    )
+
+
+def scorer_for(entry: ModelEntry) -> Scorer:
+    """The scorers that know what the model shows.
+
+    Raises:
+        NotReachableError: The files behind the scorers of real models are neither on this machine nor reachable.
+    """
+    return embedded_scorers() if entry.embedded else default_scorers(fps=float(entry.defaults.fps))
+
+
+def versions() -> dict[str, str]:
+    """Library versions of this process."""
+    return {"stg-tune": stg_tune.__version__, **{name: metadata.version(name) for name in LIBRARIES}}
+
+
+def numbers_identity(scorer: Scorer) -> dict[str, str]:
+    """Name -> version or checksum of everything that decides what an evaluation gives."""
+    libraries = {name: version for name, version in versions().items() if name not in PROPOSING}
+    return {**libraries, **{f"scorer {kind.name}": kind.weights for kind in scorer.kinds}}
+
+
+def check_same(plan: SearchPlan, scorer: Scorer) -> None:
+    """Raise ``StgTuneError`` when this process would give other numbers than those that a run holds already."""
+    then = {name: version for name, version in plan.versions.items() if name not in PROPOSING}
+    then |= {f"scorer {kind.name}": kind.weights for kind in plan.scorers}
+    now = numbers_identity(scorer)
+    changed = [name for name in then if now.get(name) != then[name]] + [
+        name for name in now if name.startswith("scorer ") and name not in then
+    ]
+    if changed:
+        name = changed[0]
+        raise StgTuneError(
+            f"the run was begun with {name} {then.get(name, 'missing')}, here it is {now.get(name, 'missing')}: "
+            "numbers of both must not be mixed; install what it was begun with, or start anew in another folder"
+        )

@@ -1,0 +1,153 @@
+"""The networks that see whole videos."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stg_tune.embedded import digits
+from stg_tune.embedded.scorers_data import render_clean
+from stg_tune.errors import StgTuneError
+from stg_tune.evaluate.extractors import I3DExtractor, JudgeExtractor
+from stg_tune.evaluate.i3d import I3D, LEAST_FRAMES, max_pool, pad_same, preprocessed
+from stg_tune.score.library import Library
+from stg_tune.score.pins import Pins
+from stg_tune.score.published import record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_judge_sees_what_it_says_elsewhere() -> None:
+    clean = render_clean(6, "test", 3)
+    frames, extractor = clean.frames.float() / 255, JudgeExtractor()
+    features, answers = extractor._judge.look(2 * frames - 1)
+    for video, caption, row, answer in zip(frames, clean.captions, features, answers, strict=True):
+        seen = extractor(video, caption)
+        np.testing.assert_allclose(seen.features.numpy(), row, atol=1e-4, rtol=1e-4)
+        assert float(seen.probabilities.sum()) == pytest.approx(1)
+        assert np.unravel_index(int(seen.probabilities.argmax()), (10, 6, 4)) == tuple(answer)
+        right = [float(a == b) for a, b in zip(answer, digits.truth(caption), strict=True)]
+        assert list(seen.scores.values()) == right
+    assert extractor.reference(None).mean.shape == (96,)
+    assert extractor.weights == JudgeExtractor().weights
+
+
+def test_the_judge_refuses_other_videos() -> None:
+    with pytest.raises(StgTuneError, match=r"the judge sees videos of shape \(17, 3, 64, 64\), got \(9, 3, 64, 64\)"):
+        JudgeExtractor()(torch.rand(9, 3, 64, 64), "a red seven moving left")
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(7, 3, 2), (8, 3, 2), (8, 7, 2), (5, 2, 2), (6, 3, 1), (4, 1, 1)]
+)
+def test_padding_is_tensorflows_same(size: int, kernel: int, stride: int) -> None:
+    padded = pad_same(torch.ones(1, 1, size, size, size), (kernel,) * 3, (stride,) * 3)
+    assert (padded.shape[-1] - kernel) // stride + 1 == -(-size // stride)
+    first = int(padded[0, 0, padded.shape[2] // 2, padded.shape[3] // 2].argmax())
+    assert first == (padded.shape[-1] - size) // 2  # the odd one goes to the end
+
+
+def test_padding_with_zeros_changes_no_maximum_of_what_a_relu_gave() -> None:
+    maps = torch.rand(1, 2, 3, 5, 5)
+    infinite = F.pad(maps, (1, 1, 1, 1, 1, 1), value=float("-inf"))
+    assert torch.equal(max_pool(maps, (3, 3, 3), (1, 1, 1)), F.max_pool3d(infinite, 3, 1))
+
+
+def test_i3d_has_the_published_sizes() -> None:
+    with torch.device("meta"):
+        net = I3D().eval()
+        logits = net(torch.empty(2, 3, 16, 224, 224))
+    assert logits.shape == (2, 400)
+    state = net.state_dict()
+    # the conversion's names, and the size that the paper states (12 million)
+    for key in (
+        "Conv3d_1a_7x7.conv3d.weight",
+        "Mixed_3b.b1b.bn.running_var",
+        "Mixed_5c.b3b.bn.weight",
+        "logits.conv3d.bias",
+    ):
+        assert key in state
+    assert state["logits.conv3d.weight"].shape == (400, 1024, 1, 1, 1)
+    assert sum(weight.numel() for weight in net.parameters()) == pytest.approx(12.7e6, rel=0.03)
+
+
+def slow_unit(unit: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    """Convolution padded by hand, normalised by hand."""
+    kernel, stride = unit.conv3d.kernel_size, unit.conv3d.stride
+    sides = []
+    for size, span, step in zip(maps.shape[2:], kernel, stride, strict=True):
+        total = max((-(-size // step) - 1) * step + span - size, 0)
+        sides.append((total // 2, total - total // 2))
+    maps = F.pad(maps, (*sides[2], *sides[1], *sides[0]))
+    maps = F.conv3d(maps, unit.conv3d.weight, stride=stride)
+    norm = unit.bn
+    shape = (1, -1, 1, 1, 1)
+    maps = (maps - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + 1e-3).sqrt()
+    return (maps * norm.weight.view(shape) + norm.bias.view(shape)).clamp_min(0)
+
+
+@torch.inference_mode()
+def test_units_and_modules_are_the_papers() -> None:
+    torch.manual_seed(0)
+    net = I3D(5).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    video = torch.rand(1, 3, 6, 30, 31)
+    torch.testing.assert_close(net.Conv3d_1a_7x7(video), slow_unit(net.Conv3d_1a_7x7, video), atol=1e-4, rtol=1e-4)
+    maps, mixed = torch.rand(1, 192, 2, 5, 5), net.Mixed_3b
+    pooled = F.max_pool3d(F.pad(maps, (1,) * 6), 3, 1)
+    branches = [
+        slow_unit(mixed.b0, maps),
+        slow_unit(mixed.b1b, slow_unit(mixed.b1a, maps)),
+        slow_unit(mixed.b2b, slow_unit(mixed.b2a, maps)),
+        slow_unit(mixed.b3b, pooled),
+    ]
+    torch.testing.assert_close(mixed(maps), torch.cat(branches, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_frames_are_cropped_to_the_middle_square() -> None:
+    frames = torch.zeros(2, 3, 224, 300)
+    frames[..., 38 : 38 + 224] = 1.0
+    assert torch.equal(preprocessed(frames), torch.ones(1, 3, 2, 224, 224))
+    assert preprocessed(torch.rand(3, 3, 240, 320)).shape == (1, 3, 3, 224, 224)
+    assert preprocessed(torch.rand(3, 3, 97, 61)).shape == (1, 3, 3, 224, 224)
+
+
+@pytest.fixture
+def i3d(tmp_path: Path) -> I3DExtractor:
+    """Random weights through the loading code, without the counters that the published file lacks."""
+    torch.manual_seed(0)
+    state = {key: t for key, t in I3D(7).state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "i3d_pretrained_400.pt")
+    return I3DExtractor(Library(tmp_path, files=(record("i3d-kinetics-400"),), pins=Pins(tmp_path / "pins.json")))
+
+
+def test_i3d_gives_logits_and_their_softmax(i3d: I3DExtractor) -> None:
+    seen = i3d(torch.rand(LEAST_FRAMES, 3, 40, 50), "")
+    assert seen.features.shape == (7,)
+    assert float(seen.probabilities.sum()) == pytest.approx(1)
+    with pytest.raises(StgTuneError, match="needs 9 frames or more, got 8"):
+        i3d(torch.rand(8, 3, 40, 50), "")
+
+
+def test_real_videos_must_be_given_and_be_there(i3d: I3DExtractor, tmp_path: Path) -> None:
+    with pytest.raises(StgTuneError, match="give --data DIR"):
+        i3d.reference(None)
+    with pytest.raises(StgTuneError, match="holds 0 videos"):
+        i3d.reference(tmp_path / "empty")
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "i3d_pretrained_400.pt")
+    file = replace(record("i3d-kinetics-400"), sha256="")
+    with pytest.raises(StgTuneError, match="weights of i3d-kinetics-400 do not fit"):
+        I3DExtractor(Library(tmp_path, files=(file,), pins=Pins(tmp_path / "pins.json")))

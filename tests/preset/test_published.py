@@ -1,0 +1,132 @@
+"""The published settings that ship: complete, loadable without a model, and as their sources have them."""
+
+import json
+from importlib import resources
+
+import pytest
+
+from stg_tune.errors import StgTuneError
+from stg_tune.models.families import FAMILIES
+from stg_tune.preset import find_published, open_preset, published, published_names, save
+from stg_tune.preset.file import remarks_on
+from stg_tune.records import ALL_SKIP_OPS, BRANCHES
+
+NAMES = published_names()
+EXPECTED = {
+    "mochi/published": ({"blocks": (34,)}, "residual", 1.0, "cond", 4.5, 0.0),
+    "mochi/layer-35": ({"blocks": (35,)}, "residual", 1.0, "cond", 4.5, 0.7),
+    "cogvideox/published": ({"blocks": (11,)}, "residual", 1.0, "cond", 6.0, 0.0),
+    "cogvideox/attention-5b": ({"blocks": (30,)}, "attention_all", 4.0, "cond", 6.0, 0.7),
+    "hunyuan-video/published": ({"double": (2,)}, "residual", 1.0, "cond", 1.0, 0.0),
+    "hunyuan-video/slg": ({"single": (20,)}, "residual", 1.0, "uncond", 6.0, 0.0),
+    "wan/official": ({"blocks": (2,)}, "residual", 2.0, "from_guided", 5.0, 0.0),
+    "wan/community": ({"blocks": (8,)}, "residual", 1.0, "cond", 5.0, 0.0),
+    "wan/slg-14b": ({"blocks": (9,)}, "residual", 1.0, "uncond", 5.0, 0.0),
+    "wan/slg-5b": ({"blocks": (7, 8, 9)}, "residual", 1.0, "uncond", 5.0, 0.0),
+    "ovi/published": ({"blocks": (11,)}, "residual", 1.0, "uncond", 4.0, 0.0),
+    "ltx/published": ({"blocks": (19,)}, "attention", 1.0, "cond", 3.0, 0.7),
+    "ltx/residual": ({"blocks": (19,)}, "residual", 1.0, "cond", 3.0, 0.0),
+    "ltx2/published": ({"blocks": (29,)}, "attention", 1.0, "cond", 3.0, 0.7),
+    "ltx2/published-2-3": ({"blocks": (28,)}, "attention", 1.0, "cond", 3.0, 0.7),
+    "sd3/published": ({"blocks": (7, 8, 9)}, "residual", 2.8, "cond", 7.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_published_preset_is_whole(name):
+    preset = find_published(name)
+    assert preset.name == name
+    assert preset.family == name.rpartition("/")[0]
+    assert preset.source
+    assert preset.evidence is None
+    assert remarks_on(preset)[0].startswith("it was published by others")
+    assert len(remarks_on(preset)) == 1, "a published setting that does nothing needs another form"
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_numbers_are_those_of_the_source(name):
+    preset = find_published(name)
+    (segment,) = preset.spec.segments
+    (term,) = segment.terms
+    found = (dict(term.skip_layers), term.skip_op, term.stg_scale, term.branch, preset.spec.cfg_scale, segment.rescale)
+    assert found == EXPECTED[name]
+
+
+def test_a_schedule_by_sigma_lies_on_the_right_steps():
+    """ltxv-13b-0.9.8-dev.yaml looks up the first entry that is not above the sigma."""
+    preset = find_published("ltx/13b-dev")
+    times = [1.0, 0.996, 0.9933, 0.9850, 0.9767, 0.9008, 0.6180]
+    cfg, stg = [1, 1, 6, 8, 6, 1, 1], [0, 0, 4, 4, 4, 2, 1]
+    layers = [[], [], [22, 35, 39], [28], [28], [28], [28]]
+    for step, sigma in enumerate(preset.sigmas):
+        place = next((i for i, time in enumerate(times) if time <= round(sigma, 6)), len(times) - 1)
+        here = step / 30
+        held = [part for part in preset.spec.segments if part.start - 1e-6 <= here < part.stop - 1e-6]
+        scales = [part.cfg_scale for part in held if part.cfg_scale is not None] or [preset.spec.cfg_scale]
+        terms = [term for part in held for term in part.terms]
+        assert scales == [cfg[place]], step
+        assert sum(term.stg_scale for term in terms) == stg[place], step
+        assert [list(term.skip_layers["blocks"]) for term in terms] == ([layers[place]] if stg[place] else []), step
+
+
+def test_names_of_families_and_stacks_are_the_runtime_s():
+    known = {record.family: {stack.name for stack in record.stacks} for record in FAMILIES}
+    strangers = {preset.family for preset in published()} - set(known)
+    assert strangers == {"ovi", "sd3"}
+    for preset in published():
+        assert set(preset.stacks) == known.get(preset.family, {"blocks"}), preset.name
+
+
+def test_published_by_family():
+    assert {preset.family for preset in published("wan")} == {"wan"}
+    assert len(published()) == len(NAMES) >= 30
+    assert published("nothing known") == []
+    assert published_names("mochi") == ["mochi/layer-35", "mochi/published"]
+
+
+def test_wan_official_warns_of_its_formula():
+    assert any("effective CFG is 15" in note for note in find_published("wan/official").notes)
+
+
+def test_open_preset_takes_names_and_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert open_preset("mochi/published") == find_published("mochi/published")
+    save(find_published("wan/community"), tmp_path / "mine.json")
+    assert open_preset("mine.json").name == "wan/community"
+    (tmp_path / "mochi").mkdir()
+    save(find_published("wan/community"), tmp_path / "mochi" / "published")
+    assert open_preset("mochi/published").name == "wan/community", "a file wins"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mochi/publshed", "mochi", "../published/mochi.published", "/etc/passwd/x", "mochi.published", "x" * 9000, "\0"],
+)
+def test_other_names_are_refused_and_lead_nowhere(name):
+    with pytest.raises(StgTuneError, match="there is no published preset"):
+        find_published(name)
+
+
+def test_close_names_are_offered():
+    with pytest.raises(StgTuneError, match="mochi/published"):
+        open_preset("mochi/publshed")
+    with pytest.raises(StgTuneError, match="cannot read preset"):
+        open_preset("none.json")
+
+
+def test_the_schema_knows_every_word_of_the_records():
+    schema = json.loads(resources.files("stg_tune.preset").joinpath("preset.schema.json").read_text())
+    term = schema["$defs"]["term"]["properties"]
+    assert term["skip_op"]["enum"] == list(ALL_SKIP_OPS)
+    assert term["branch"]["enum"] == list(BRANCHES)
+
+
+def test_the_schema_knows_every_field_of_the_records():
+    from dataclasses import fields
+
+    from stg_tune.records import GuidanceSpec, Restart, Segment, SkipTerm
+
+    schema = json.loads(resources.files("stg_tune.preset").joinpath("preset.schema.json").read_text())["$defs"]
+    for record, part in ((SkipTerm, schema["term"]), (Segment, schema["segment"]), (GuidanceSpec, schema["guidance"])):
+        assert {item.name for item in fields(record)} == set(part["properties"]), record
+    assert {item.name for item in fields(Restart)} == set(schema["guidance"]["properties"]["restart"]["properties"])

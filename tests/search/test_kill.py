@@ -1,0 +1,128 @@
+"""kill -9 of the driver, again and again: nothing that was finished is lost, and the result is the undisturbed one."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import pytest
+
+from stg_tune.search.plan import load_run
+from stg_tune.search.stored import rows_of
+
+HERE = Path(__file__).parent
+KILLS = 20
+RAY_KILLS = 2
+
+pytestmark = pytest.mark.slow
+
+
+class Drivers:
+    """Starts drivers one after the other."""
+
+    def __init__(self, process):
+        self._process = process
+
+    def start(self, folder, executor="inline", seconds=0.01):
+        request = {"folder": str(folder), "executor": executor, "seconds": seconds}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def ended(self):
+        return int(self._process.stdout.readline())
+
+
+@contextmanager
+def drivers():
+    command = [sys.executable, str(HERE / "driver_process.py"), str(HERE / "conftest.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Drivers(process)
+        finally:
+            process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(what a run without any trouble finds, its folder)."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    with drivers() as start:
+        start.start(folder, seconds=0)
+        assert start.ended() == 0
+    return json.loads((folder / "essence.json").read_text()), folder
+
+
+def stored(folder):
+    """Keys of the rows that are in the storage; none when the driver died before there was one."""
+    if not (folder / "run.json").exists():
+        return set()
+    return {(row.evaluation.config, row.evaluation.pair.key) for row in rows_of(folder)}
+
+
+def kill_again_and_again(start, folder, kills, executor, wait):
+    """Kill the driver at random moments; the number of kills that hit it while it worked."""
+    chance, hits, before = random.Random(7), 0, set()
+    for _ in range(kills):
+        pid = start.start(folder, executor)
+        wait(folder, chance)
+        try:
+            subprocess.run(["kill", "-9", str(pid)], check=True, capture_output=True)
+        except subprocess.CalledProcessError:  # it was faster
+            break
+        hits += start.ended() == -signal.SIGKILL
+        after = stored(folder)
+        assert before <= after, "a finished pair was lost"
+        before = after
+    return hits
+
+
+def check(folder, undisturbed, lost_at_most):
+    expected, calm = undisturbed
+    assert json.loads((folder / "essence.json").read_text()) == expected
+    rows = stored(folder)
+    assert rows >= stored(calm)
+    begun = [tuple(line.split()) for line in (folder / "begun.log").read_text().splitlines()]
+    assert len(begun) - len(set(begun)) <= lost_at_most
+    study = optuna.load_study(study_name="synthetic", storage=load_run(folder).storage)
+    assert {trial.state.name for trial in study.get_trials()} == {"COMPLETE"}
+    assert len(study.get_trials()) == len({trial.number for trial in study.get_trials()})
+
+
+def test_a_driver_that_is_killed_twenty_times(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+
+    def wait(folder, chance):
+        time.sleep(chance.uniform(0.0, 0.4))
+
+    with drivers() as start:
+        hits = kill_again_and_again(start, folder, KILLS, "inline", wait)
+        start.start(folder, seconds=0)
+        assert start.ended() == 0
+    assert hits >= KILLS // 2
+    check(folder, undisturbed, lost_at_most=hits)
+
+
+def test_a_driver_with_workers_that_is_killed(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    folder = tmp_path / "run"
+
+    def wait(folder, chance):
+        """Until some more pairs are in, and a moment longer."""
+        goal, give_up = len(stored(folder)) + 10, time.monotonic() + 60
+        while len(stored(folder)) < goal and time.monotonic() < give_up:
+            time.sleep(0.2)
+        time.sleep(chance.uniform(0.0, 0.2))
+
+    with drivers() as start:
+        hits = kill_again_and_again(start, folder, RAY_KILLS, "ray", wait)
+        start.start(folder, "ray")
+        assert start.ended() == 0
+    assert hits == RAY_KILLS
+    # two in flight and one of the self-test a session
+    check(folder, undisturbed, lost_at_most=3 * (RAY_KILLS + 1))
