@@ -1,6 +1,7 @@
 # make demo    search on the small model that ships with the package: preset and dashboard in runs/demo
 # make test    all tests
 # make check   ruff, mypy, import contracts
+# make bench   all benchmarks, about an hour; goes on where it was stopped; table in results/benchmarks
 # Each creates $(VENV) when it is not there; nothing else is done by hand.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.stg-tune-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format clean
+.PHONY: help venv demo test check bench format clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -51,6 +52,9 @@ check: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: venv
+	$(BIN)/python -m benchmarks.suite
 
 format: venv
 	$(BIN)/ruff check --fix .

@@ -71,6 +71,11 @@ class RunFolder:
         """The dashboard."""
         return self.path / "report.html"
 
+    @property
+    def effects(self) -> Path:
+        """Effect of the winner's terms in every step: ``{"config": hash, "terms": {term: [number or null, ...]}}``."""
+        return self.path / "effects.json"
+
     def clip(self, pair: Pair, kind: str) -> Path:
         """The video of a pair with a setting, ``default`` or ``tuned-<hash>``."""
         return self.path / "videos" / f"{pair.key}-{kind}.mp4"

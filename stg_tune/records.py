@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from stg_tune.checks import between, finite, one_of, read_fields, read_list, whole
 from stg_tune.errors import StgTuneError
 
 SkipOp = Literal[
@@ -22,6 +22,7 @@ SkipOp = Literal[
     "attention_projected_input",
     "feed_forward",
     "blur",
+    "salient_blur",
     "weak_model",
 ]
 """The first two are the paper's (arXiv:2411.18664), the others come from other tools and methods.
@@ -35,7 +36,9 @@ a joint attention keep their own attention.
 ``attention_input``: the attention returns what it was given (diffusers, ``skip_attention`` alone).
 ``attention_projected_input``: ``to_out`` of what the attention was given (LTX-Video ``attention_skip``).
 ``feed_forward``: the feed-forward returns what it was given (diffusers, ``skip_ff`` alone).
-``blur``: every video query is the mean query, SEG with infinite blur (arXiv:2408.00760).
+``blur``: the video queries are blurred, SEG (arXiv:2408.00760); without ``blur_sigma`` each is the mean query.
+``salient_blur``: no block is changed; the latents are blurred where the attention of the listed blocks rests, SAG
+(arXiv:2210.00939, threshold 1). Needs ``blur_sigma``.
 ``weak_model``: no block is touched; a second, weaker model predicts (Autoguidance, arXiv:2406.02507).
 """
 SKIP_OPS: tuple[SkipOp, ...] = ("attention", "residual")
@@ -50,9 +53,12 @@ ALL_SKIP_OPS: tuple[SkipOp, ...] = (
     "attention_projected_input",
     "feed_forward",
     "blur",
+    "salient_blur",
     "weak_model",
 )
 """What a specification may name."""
+
+_BLURS: tuple[SkipOp, ...] = ("blur", "salient_blur")
 
 Branch = Literal["cond", "uncond", "crossed", "from_guided"]
 """Which prompt the weak prediction sees, and what it is taken from; ``p(y)``: prediction with text y, layers skipped.
@@ -88,6 +94,9 @@ class SkipTerm:
     """So many of the listed blocks, drawn anew in every step (S2-Guidance, arXiv:2508.12880); 0 skips them all."""
     seed: int = 0
     """Seed of the draws, 0 or more."""
+    blur_sigma: float | None = None
+    """Standard deviation of the blur, above 0 and up to 1000: in tokens for ``blur`` (``None``: infinite), in latent
+    pixels for ``salient_blur``."""
 
     def __post_init__(self) -> None:
         """Freeze and check the fields."""
@@ -97,17 +106,35 @@ class SkipTerm:
         if not layers and self.skip_op != "weak_model":
             raise StgTuneError(f"term {self.name!r} skips no layer: give at least one index in skip_layers")
         object.__setattr__(self, "skip_layers", MappingProxyType(layers))
-        _one_of(self.skip_op, ALL_SKIP_OPS, f"skip_op of term {self.name!r}")
-        _finite(self.stg_scale, f"stg_scale of term {self.name!r}")
-        _one_of(self.branch, BRANCHES, f"branch of term {self.name!r}")
+        one_of(self.skip_op, ALL_SKIP_OPS, f"skip_op of term {self.name!r}")
+        finite(self.stg_scale, f"stg_scale of term {self.name!r}")
+        one_of(self.branch, BRANCHES, f"branch of term {self.name!r}")
         if self.branch == "uncond" and self.stg_scale not in (0, 1):
             raise StgTuneError(
                 f"stg_scale of term {self.name!r} must be 1 on the branch uncond (0: off), got {self.stg_scale!r}: the "
                 "weak prediction takes the place of the negative one and has no scale of its own"
             )
 
-        _whole(self.draw, 0, sum(map(len, layers.values())), f"draw of term {self.name!r}")
-        _whole(self.seed, 0, 2**63 - 1, f"seed of term {self.name!r}")
+        whole(self.draw, 0, sum(map(len, layers.values())), f"draw of term {self.name!r}")
+        whole(self.seed, 0, 2**63 - 1, f"seed of term {self.name!r}")
+        self._check_blur()
+
+    def _check_blur(self) -> None:
+        what = f"blur_sigma of term {self.name!r}"
+        if self.blur_sigma is not None:
+            between(self.blur_sigma, 0.0, 1000.0, what)
+            if self.skip_op not in _BLURS or self.blur_sigma == 0:
+                raise StgTuneError(
+                    f"{what} is {self.blur_sigma!r} with skip_op {self.skip_op!r}: only {' and '.join(_BLURS)} blur, "
+                    "and by more than 0; leave blur_sigma out"
+                )
+        elif self.skip_op == "salient_blur":
+            raise StgTuneError(f"term {self.name!r} has skip_op 'salient_blur' without blur_sigma: give one, e.g. 1.0")
+        if self.skip_op == "salient_blur" and self.branch != "cond":
+            raise StgTuneError(
+                f"term {self.name!r} has skip_op 'salient_blur' on the branch {self.branch!r}: its map and its latents "
+                "come from the prompted prediction, so the branch must be 'cond'"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle through plain dictionaries (a mapping proxy cannot be pickled)."""
@@ -126,6 +153,7 @@ class SkipTerm:
             "stg_scale": self.stg_scale,
             **({} if self.branch == "cond" else {"branch": self.branch}),
             **({"draw": self.draw, "seed": self.seed} if self.draw else {}),
+            **({} if self.blur_sigma is None else {"blur_sigma": self.blur_sigma}),
         }
 
 
@@ -150,13 +178,13 @@ class Segment:
         """Check the fields."""
         where = f"segment [{self.start}, {self.stop})"
         for bound in (self.start, self.stop):
-            _between(bound, 0.0, 1.0, f"a bound of {where}")
+            between(bound, 0.0, 1.0, f"a bound of {where}")
         if self.stop < self.start:
             raise StgTuneError(f"{where} ends before it starts: start must be <= stop")
         if self.cfg_scale is not None:
-            _finite(self.cfg_scale, f"cfg_scale of {where}")
-        _one_of(self.combination, COMBINATIONS, f"combination of {where}")
-        _between(self.rescale, 0.0, 1.0, f"rescale of {where}")
+            finite(self.cfg_scale, f"cfg_scale of {where}")
+        one_of(self.combination, COMBINATIONS, f"combination of {where}")
+        between(self.rescale, 0.0, 1.0, f"rescale of {where}")
         names = [term.name for term in self.terms]
         if len(set(names)) != len(names):
             raise StgTuneError(f"{where} has two terms of one name ({', '.join(names)}): give each its own name")
@@ -190,10 +218,10 @@ class Restart:
     def __post_init__(self) -> None:
         """Check the fields."""
         for bound in (self.start, self.stop):
-            _between(bound, 0.0, 1.0, "a bound of restart")
+            between(bound, 0.0, 1.0, "a bound of restart")
         if self.stop <= self.start:
             raise StgTuneError(f"restart [{self.start}, {self.stop}) is empty: start must be < stop")
-        _whole(self.count, 1, 100, "count of restart")
+        whole(self.count, 1, 100, "count of restart")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +239,8 @@ class GuidanceSpec:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        _finite(self.cfg_scale, "cfg_scale")
-        _one_of(self.cfg_source, ("spec", "pipeline"), "cfg_source")
+        finite(self.cfg_scale, "cfg_scale")
+        one_of(self.cfg_source, ("spec", "pipeline"), "cfg_source")
         for earlier, later in zip(self.segments, self.segments[1:], strict=False):
             if later.start < earlier.stop:
                 raise StgTuneError(
@@ -232,11 +260,11 @@ class GuidanceSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GuidanceSpec:
         """Read the form of ``to_dict``; unknown and missing fields raise ``StgTuneError`` by name."""
-        fields = _fields(data, {"cfg_scale"}, {"segments", "cfg_source", "restart"}, "guidance")
-        segments = _items(fields.get("segments", ()), "segments")
+        fields = read_fields(data, {"cfg_scale"}, {"segments", "cfg_source", "restart"}, "guidance")
+        segments = read_list(fields.get("segments", ()), "segments")
         fields["segments"] = tuple(_segment_from_dict(item) for item in segments)
         if fields.get("restart") is not None:
-            fields["restart"] = Restart(**_fields(fields["restart"], {"start", "stop"}, {"count"}, "restart"))
+            fields["restart"] = Restart(**read_fields(fields["restart"], {"start", "stop"}, {"count"}, "restart"))
         return cls(**fields)
 
     def hash(self) -> str:
@@ -316,36 +344,21 @@ class Evaluation:
 
 
 def _term_from_dict(data: Mapping[str, Any]) -> SkipTerm:
-    fields = _fields(data, {"name", "skip_layers", "skip_op", "stg_scale"}, {"branch", "draw", "seed"}, "term")
+    fields = read_fields(
+        data, {"name", "skip_layers", "skip_op", "stg_scale"}, {"branch", "draw", "seed", "blur_sigma"}, "term"
+    )
     layers = fields["skip_layers"]
     if not isinstance(layers, Mapping):
         raise StgTuneError(f"skip_layers must map a stack name to a list of indices, got {layers!r}")
-    frozen = {stack: tuple(_items(indices, f"skip_layers.{stack}")) for stack, indices in layers.items()}
+    frozen = {stack: tuple(read_list(indices, f"skip_layers.{stack}")) for stack, indices in layers.items()}
     return SkipTerm(**{**fields, "skip_layers": frozen})
 
 
 def _segment_from_dict(data: Mapping[str, Any]) -> Segment:
     optional = {"start", "stop", "cfg_scale", "terms", "combination", "rescale"}
-    fields = _fields(data, set(), optional, "segment")
-    fields["terms"] = tuple(_term_from_dict(item) for item in _items(fields.get("terms", ()), "terms"))
+    fields = read_fields(data, set(), optional, "segment")
+    fields["terms"] = tuple(_term_from_dict(item) for item in read_list(fields.get("terms", ()), "terms"))
     return Segment(**fields)
-
-
-def _fields(data: object, required: set[str], optional: set[str], what: str) -> dict[str, Any]:
-    if not isinstance(data, Mapping):
-        raise StgTuneError(f"a {what} must be an object with named fields, got {data!r:.80}")
-    unknown = sorted(str(key) for key in data if key not in required | optional)
-    missing = sorted(required - set(data))
-    if unknown or missing:
-        problem = f"unknown field {unknown[0]!r}" if unknown else f"missing field {missing[0]!r}"
-        raise StgTuneError(f"{what}: {problem}; fields are {', '.join(sorted(required | optional))}")
-    return dict(data)
-
-
-def _items(value: object, what: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise StgTuneError(f"{what} must be a list, got {value!r:.80}")
-    return list(value)
 
 
 def _indices(term: str, stack: str, indices: tuple[int, ...]) -> tuple[int, ...]:
@@ -355,28 +368,6 @@ def _indices(term: str, stack: str, indices: tuple[int, ...]) -> tuple[int, ...]
     if len(set(indices)) != len(indices):
         raise StgTuneError(f"skip_layers.{stack} of term {term!r} names a block twice: {list(indices)}")
     return tuple(sorted(indices))
-
-
-def _finite(value: object, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise StgTuneError(f"{what} must be a finite number, got {value!r}")
-
-
-def _whole(value: object, low: int, high: int, what: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise StgTuneError(f"{what} must be a whole number from {low} to {high}, got {value!r}")
-
-
-def _between(value: object, low: float, high: float, what: str) -> None:
-    _finite(value, what)
-    assert isinstance(value, int | float)
-    if not low <= value <= high:
-        raise StgTuneError(f"{what} must be between {low} and {high}, got {value!r}")
-
-
-def _one_of(value: object, allowed: tuple[str, ...], what: str) -> None:
-    if value not in allowed:
-        raise StgTuneError(f"{what} must be one of {', '.join(allowed)}, got {value!r}")
 
 
 def _canonical(data: object) -> str:

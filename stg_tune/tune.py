@@ -15,9 +15,9 @@ from stg_tune.embedded import digits
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
 from stg_tune.generate import Generated, Generator
-from stg_tune.outcome import filmed_pairs, report
+from stg_tune.outcome import clip_of, filmed_pairs, filmed_settings, report, write_effects
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
-from stg_tune.search import SearchPlan, load_run, load_space, run_search, space_names, split_pairs
+from stg_tune.search import SearchPlan, WarmStart, load_run, load_space, run_search, space_names, split_pairs
 from stg_tune.search.budget import in_worker_hours, parse_budget
 from stg_tune.search.estimate import Estimate, estimate, probe
 from stg_tune.search.stored import find_row, first_row
@@ -27,15 +27,18 @@ from stg_tune.studio import ModelRecipe, Studio, check_same, versions
 from stg_tune.video import write_mp4
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stg_tune.models.base import ModelEntry
     from stg_tune.score import Scorer
-    from stg_tune.search import Progress, SearchResult
+    from stg_tune.search import Progress, SearchResult, SearchSpace
+    from stg_tune.search.verdict import Verdict
     from stg_tune.search.workers import Reference
 
 SEARCH_PAIRS, HOLDOUT_PAIRS = 24, 1200
 """Pairs that are set aside at the start: enough for every named budget, so that a run can be extended."""
+SIBLINGS = 3
+"""Published settings of sibling models that a search tries first."""
 GENERAL_PROMPTS = Path(__file__).with_name("general_prompts.txt")
 MAX_PROMPT_BYTES = 2_000_000
 
@@ -56,6 +59,8 @@ class Request:
     """``small``, ``medium``, ``large``, a number of evaluations, or a time such as ``2h``, ``16wh``, ``16gpuh``."""
     seed: int = 0
     """Decides split, noise and proposals."""
+    warm_starts: tuple[str, ...] = ()
+    """Presets to try first: files, or published ones by name; those of sibling models by relative depth."""
     placement: Placement = field(default_factory=Placement)
     """Where pairs are evaluated."""
 
@@ -118,7 +123,7 @@ def _search(
     verdict = result.verdict
     improved = verdict is not None and verdict.improved
     if verdict is not None:
-        _film(studio, folder, plan, verdict.winner)
+        _film(studio, folder, plan, verdict)
     if improved:
         presets.save(_preset(result, studio.generator), folder.preset)
     return Outcome(
@@ -175,7 +180,7 @@ def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], Search
     """Check everything that needs no model; the plan is complete when the scorers are known."""
     parse_budget(request.budget)
     own = entry.name if entry.name in space_names() else entry.architecture.family
-    space = load_space(request.space or own, entry.depths)
+    space = with_warm_starts(load_space(request.space or own, entry.depths), entry, request.warm_starts)
     prompts = read_prompts(request.prompts) if request.prompts else default_prompts(entry)
     search, holdout = split_pairs(prompts, seed=request.seed, search=SEARCH_PAIRS, holdout=HOLDOUT_PAIRS)
     baseline = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
@@ -205,6 +210,31 @@ def published_for(entry: ModelEntry) -> dict[str, GuidanceSpec]:
     return {prior.name: prior.spec for prior in priors if dict(prior.stacks) == dict(entry.depths)}
 
 
+def with_warm_starts(space: SearchSpace, entry: ModelEntry, names: Sequence[str]) -> SearchSpace:
+    """The space with the user's presets, and what is published for sibling models, as settings to try first.
+
+    Siblings are models of the same family with other numbers of blocks; the least different ones are taken.
+    """
+    given = [presets.open_preset(name) for name in names]
+    priors = presets.published(entry.architecture.family)
+    siblings = [
+        prior
+        for prior in priors
+        if dict(prior.stacks) != dict(entry.depths) and prior.stacks.keys() == entry.depths.keys()
+    ]
+    siblings.sort(key=lambda prior: sum(abs(depth - entry.depths[name]) for name, depth in prior.stacks.items()))
+    warm = [
+        WarmStart(
+            name=prior.name or prior.model,
+            spec=presets.carried_over(prior, entry.depths),
+            why=f"a setting for {prior.model}, blocks {dict(prior.stacks)}, by relative depth",
+            source=prior.name or "a preset given on the command line",
+        )
+        for prior in (*given, *siblings[:SIBLINGS])
+    ]
+    return replace(space, warm_starts=(*space.warm_starts, *warm))
+
+
 def read_prompts(path: Path) -> list[str]:
     """Captions of a text file, one a line; blank lines and lines that begin with ``#`` do not count."""
     lines = (line.strip() for line in read_limited(path, MAX_PROMPT_BYTES, "prompts file").splitlines())
@@ -225,28 +255,17 @@ def render(
     out: Path,
     *,
     model_path: Path | None = None,
-    preset: Path | None = None,
+    preset: str | Path | None = None,
     cfg_scale: float | None = None,
     num_inference_steps: int | None = None,
 ) -> Generated:
-    """Generate one video into a file, by a preset or with plain CFG."""
+    """Generate one video into a file, by a preset (a file, or a published one by name) or with plain CFG."""
     scale = entry.defaults.cfg_scale if cfg_scale is None else cfg_scale
-    spec = _spec_of(preset, entry) if preset else GuidanceSpec(cfg_scale=scale)
+    spec = presets.open_for(preset, entry).spec if preset else GuidanceSpec(cfg_scale=scale)
     generator = Generator(models.load(entry, model_path), entry, num_inference_steps=num_inference_steps)
     made = generator(spec, pair)
     write_mp4(made.video, out)
     return made
-
-
-def _spec_of(preset: Path, entry: ModelEntry) -> GuidanceSpec:
-    """The setting of a preset file, which must be made for a model with the same blocks."""
-    loaded = presets.load(preset)
-    if (loaded.family, dict(loaded.stacks)) != (entry.architecture.family, dict(entry.depths)):
-        raise StgTuneError(
-            f"the preset {preset} is for {loaded.model} ({loaded.family}, blocks {dict(loaded.stacks)}), not for "
-            f"{entry.name} ({entry.architecture.family}, blocks {dict(entry.depths)}): its layers mean nothing there"
-        )
-    return loaded.spec
 
 
 def _preset(result: SearchResult, generator: Generator) -> presets.Preset:
@@ -259,9 +278,16 @@ def _preset(result: SearchResult, generator: Generator) -> presets.Preset:
     )
 
 
-def _film(studio: Studio, folder: RunFolder, plan: SearchPlan, winner: GuidanceSpec) -> None:
-    """Film the default and the winner."""
+def _film(studio: Studio, folder: RunFolder, plan: SearchPlan, verdict: Verdict) -> None:
+    """Film the default, the winner and what they are compared with; a clip is there when it is whole."""
+    settings, series = filmed_settings(plan, verdict), []
     for pair in filmed_pairs(plan):
-        for spec, kind in ((plan.baseline, "default"), (winner, f"tuned-{winner.hash()}")):
-            if not folder.clip(pair, kind).exists():
-                write_mp4(studio.generator(spec, pair).video, folder.clip(pair, kind))
+        for name, spec in settings.items():
+            clip = clip_of(folder, plan, pair, spec)
+            if not clip.exists():
+                made = studio.generator(spec, pair)
+                write_mp4(made.video, clip.with_suffix(".part.mp4")).replace(clip)
+                series += [made.effect_series] if name == "tuned" else []
+    if series:
+        steps = studio.generator.defaults.num_inference_steps
+        write_effects(folder.effects, verdict.winner, steps, series)

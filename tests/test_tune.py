@@ -16,13 +16,14 @@ from stg_tune.folder import RunFolder
 from stg_tune.generate import Generator
 from stg_tune.models.base import ModelEntry
 from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
+from stg_tune.outcome.effects import read_effects
 from stg_tune.preset import load, published
 from stg_tune.records import GuidanceSpec, Pair, Score, ScoreKind
 from stg_tune.search import SearchPlan, load_space
 from stg_tune.search.progress import silent
 from stg_tune.search.workers.placement import Placement, lay_out
 from stg_tune.studio import ModelRecipe, Studio, check_same, evaluator, numbers_identity, scorer_for, versions
-from stg_tune.tune import Request, default_prompts, draft_plan, read_prompts
+from stg_tune.tune import Request, default_prompts, draft_plan, read_prompts, with_warm_starts
 from stg_tune.video import read_video
 
 PAIR = Pair(prompt="a red seven moving left", seed=3)
@@ -155,10 +156,14 @@ def test_a_whole_run_leaves_everything_behind_and_can_be_looked_at_again(
     inline = lay_out(Placement(workers=1), gpus=0, worker_bytes=1)
     outcome = tune._search(plan, folder, studio, inline, storage=None, progress=silent)
     films = sorted((tmp_path / "run" / "videos").iterdir())
-    assert len(films) == 16
+    verdict = outcome.result.verdict
+    terms = {term.name for segment in verdict.winner.segments for term in segment.terms}
+    assert set(read_effects(folder.effects, verdict.winner)) == terms
+    settings = {spec.hash() for spec in (plan.baseline, verdict.winner, verdict.best_cfg)}
+    assert len(films) == 8 * len(settings)
     assert read_video(films[0]).frames.shape == (1, 16, 16, 3)
     page = outcome.report.read_text(encoding="utf-8")
-    assert page.count("<video") == 16
+    assert page.count("<video") == len(films)
     assert outcome.improved == (outcome.preset is not None) == folder.preset.exists()
     if outcome.preset is not None:
         assert load(outcome.preset).spec == outcome.result.verdict.winner
@@ -220,3 +225,29 @@ def test_a_preset_of_another_model_is_refused(generator: Generator, tmp_path: Pa
     save(preset, tmp_path / "other.json")
     with pytest.raises(StgTuneError, match=r"other\.json is for other"):
         tune.render(entry, PAIR, tmp_path / "a.mp4", preset=tmp_path / "other.json")
+
+
+def test_what_is_published_for_sibling_models_is_tried_first():
+    priors = published("ltx")
+    [stack] = priors[0].stacks
+    architecture = replace(models.entry("open-sora").architecture, family="ltx")
+    entry = replace(models.entry("open-sora"), architecture=architecture, depths={stack: 11})
+    space = load_space("open-sora-tiny", models.entry("open-sora-tiny").depths)
+    warm = with_warm_starts(space, entry, ["mochi/published"] if stack == "blocks" else []).warm_starts
+    known = {prior.name: prior for prior in (*priors, *published("mochi"))}
+    assert len(warm) >= tune.SIBLINGS
+    for start in warm:
+        terms = [term for segment in start.spec.segments for term in segment.terms]
+        assert start.spec != known[start.source].spec
+        assert all(max(layers[stack]) < 11 for layers in (term.skip_layers for term in terms))
+
+
+def test_a_preset_of_another_architecture_is_no_warm_start():
+    with pytest.raises(StgTuneError, match="does not have"):
+        draft_plan(Request(model="open-sora-tiny", warm_starts=("mochi/published",)), models.entry("open-sora-tiny"))
+
+
+def test_without_siblings_the_space_stays_as_it_is():
+    entry = models.entry("open-sora-tiny")
+    space = load_space("open-sora-tiny", entry.depths)
+    assert with_warm_starts(space, entry, []) == space

@@ -18,7 +18,11 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("generate", help="make one video")
     parser.add_argument("--model", required=True, metavar="M", help="a name that `stg-tune models` lists")
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
-    parser.add_argument("--preset", type=Path, metavar="FILE", help="preset to follow (default: plain CFG)")
+    parser.add_argument(
+        "--preset",
+        metavar="P",
+        help="preset to follow: a file, or a published one such as mochi/published (default: plain CFG)",
+    )
     parser.add_argument("--prompt", required=True, metavar="T", help="what the video should show")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: 0)")
     parser.add_argument("--cfg-scale", type=float, metavar="G", help="plain CFG with this scale; not with --preset")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from typing import TYPE_CHECKING
 
 import stg_tune
 from stg_tune.cli import (
+    compare,
+    completion,
+    doctor,
     evaluate,
     export,
     generate,
@@ -19,19 +21,41 @@ from stg_tune.cli import (
     resume,
     score,
     search,
+    serve,
     show,
+    vote,
     weights,
 )
 from stg_tune.cli.output import complain
+from stg_tune.cli.tree import Parser, explain
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 DONE, FIXABLE, USAGE, NO_GAIN, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: done; the user can fix it; wrong usage; finished without an improvement; Ctrl-C after a clean stop."""
 
-COMMANDS = (models, search, resume, show, replay, generate, score, evaluate, report, presets, export, weights)
+COMMANDS = (
+    models,
+    search,
+    resume,
+    show,
+    report,
+    serve,
+    vote,
+    compare,
+    generate,
+    score,
+    evaluate,
+    replay,
+    presets,
+    export,
+    weights,
+    doctor,
+    completion,
+)
 """Modules with ``add(commands)``, in the order of ``--help``."""
 
 
@@ -58,11 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="stg-tune", description=stg_tune.__doc__)
+    top = Parser(prog="stg-tune", description=stg_tune.__doc__)
     top.add_argument("--version", action="version", version=f"stg-tune {stg_tune.__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add(commands)
+    explain(top)
     return top
 
 

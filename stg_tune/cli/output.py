@@ -10,20 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_UNSEEN = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
+"""Control characters, which would command the terminal: prompts and files of others may hold some."""
+
+
 def say(text: str = "") -> None:
     """One line of result."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{text.translate(_UNSEEN)}\n")
 
 
 def complain(text: str) -> None:
     """One message that is not a result."""
-    sys.stderr.write(f"stg-tune: {text}\n")
+    sys.stderr.write(f"stg-tune: {text.translate(_UNSEEN)}\n")
     sys.stderr.flush()
 
 
 def say_json(data: Any) -> None:
     """Data for another program."""
-    say(json.dumps(data, indent=2, ensure_ascii=False))
+    sys.stdout.write(f"{json.dumps(data, indent=2, ensure_ascii=False)}\n")
 
 
 def say_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What a search shows while it works: one live line on a terminal, plain lines anywhere else."""
+"""What a search shows while it works: a live board on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.console import Group
+
+    from stg_tune.records import GuidanceSpec
     from stg_tune.search.progress import Progress, ProgressEvent, Standing
 
 PLAIN_EVERY = 15.0
 """Seconds between two plain lines of one stage."""
+SHOWN = 3
+"""Settings under evaluation that are named."""
 
 
 @contextmanager
@@ -54,6 +59,14 @@ def line(event: ProgressEvent) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def details(event: ProgressEvent) -> list[str]:
+    """What stands under the bars: the best setting so far, how many work, and on what."""
+    workers = f"{event.workers} worker{'' if event.workers == 1 else 's'}"
+    current = [_words(spec) for spec in event.current[:SHOWN]]
+    more = [f"and {len(event.current) - SHOWN} more"] if len(event.current) > SHOWN else []
+    return [text for text in (best(event.best), " | ".join([workers, *current, *more])) if text]
+
+
 def best(standing: Standing | None) -> str:
     """The best setting so far; an in-sample number says that it is one."""
     if standing is None:
@@ -82,30 +95,47 @@ def _silent(event: ProgressEvent) -> None:
     """Show nothing."""
 
 
+def _words(spec: GuidanceSpec) -> str:
+    from stg_tune.report.facts import describe
+
+    return describe(spec)
+
+
 @contextmanager
 def _live() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
+    from rich.live import Live
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[best]}", markup=False),
-        TextColumn("{task.fields[left]}", style="dim", markup=False),
-    )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("baseline", total=None, best="", left="")
+    console, board = Console(stderr=True), _Board()
+    with Live(get_renderable=board.render, console=console, refresh_per_second=4):
+        yield board
 
-        def show(event: ProgressEvent) -> None:
-            bars.update(
-                task,
-                description=f"{event.stage:9}",
-                completed=event.done,
-                total=event.total,
-                best=best(event.best),
-                left=left(event.seconds_left),
-            )
 
-        yield show
+class _Board:
+    """Two bars, the run's and the stage's, and some lines under them."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn())
+        self._bars = Bars(*columns, TextColumn("{task.fields[left]}", style="dim", markup=False))
+        self._run = self._bars.add_task("all", total=None, left="")
+        self._stage = self._bars.add_task("baseline", total=None, left="")
+        self._lines: list[str] = []
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Take over what has happened."""
+        self._bars.update(self._run, completed=event.done, total=event.total, left=left(event.seconds_left))
+        self._bars.update(
+            self._stage, description=event.stage, completed=event.stage_done, total=event.stage_total or None
+        )
+        self._lines = details(event)
+
+    def render(self) -> Group:
+        """The board as it is now; called by the thread that draws."""
+        from rich.console import Group
+        from rich.text import Text
+
+        lines = (Text(text, no_wrap=True, overflow="ellipsis") for text in self._lines)
+        return Group(self._bars, *lines)

@@ -39,6 +39,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL-DATE)")
     parser.add_argument("--storage", metavar="URL", help="SQLAlchemy URL (default: SQLite in the folder of the run)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides split, noise, proposals (default: 0)")
+    parser.add_argument(
+        "--warm-start",
+        action="append",
+        default=[],
+        metavar="P",
+        help="preset to try first, a file or a published name; one for other depths is carried over by relative depth "
+        "(may be repeated)",
+    )
     add_placement(parser)
     parser.add_argument(
         "--dry-run",
@@ -94,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         prompts=arguments.prompts,
         budget=arguments.budget,
         seed=arguments.seed,
+        warm_starts=tuple(arguments.warm_start),
         placement=placement_of(arguments),
     )
     if arguments.dry_run:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.cli.output import say, say_json, say_table
+from stg_tune.cli.sparkline import lines_for_terminal
 
 if TYPE_CHECKING:
     import argparse
 
     from stg_tune.report import Findings, Gain
+    from stg_tune.serve import RunState
 
 
 def add(commands: Any) -> None:
@@ -24,19 +25,24 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look at the run without disturbing it."""
+    from stg_tune.cli.vote import say_votes
     from stg_tune.outcome import findings_of
     from stg_tune.search import snapshot
+    from stg_tune.serve.state import read_state
 
     result = snapshot(arguments.directory)
-    findings, state = findings_of(result), _state(arguments.directory)
+    findings, state = findings_of(result), read_state(arguments.directory)
     if arguments.json:
-        say_json({**state, "evaluations": result.spent, "failures": result.failures, **summary(findings)})
+        say_json({**state.to_dict(), "evaluations": result.spent, "failures": result.failures, **summary(findings)})
         return 0
-    say(f"{findings.model}: {state['status']}, {result.spent} evaluations, {result.failures} failed")
-    if state["message"]:
-        say(state["message"])
+    say(f"{findings.model}: {_where(state)}, {result.spent} evaluations, {result.failures} failed")
+    if state.message:
+        say(state.message)
     say()
     say_findings(findings)
+    for line in ("", *lines_for_terminal(findings)) if findings.layers else ():
+        say(line)
+    say_votes(arguments.directory)
     return 0
 
 
@@ -93,10 +99,11 @@ def _plain(gain: Gain | None) -> dict[str, Any] | None:
     return {"mean": gain.mean, **finite, "pairs": gain.pairs, "level": gain.level}
 
 
-def _state(directory: Path) -> dict[str, str]:
-    """What the driver last said; a driver that was killed cannot say so."""
-    try:
-        state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-        return {"status": str(state["status"]), "message": str(state["message"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"status": "no state yet", "message": ""}
+def _where(state: RunState) -> str:
+    """``running (search, 4:10 left)``, ``finished``."""
+    from stg_tune.cli.progress import left
+
+    if state.status != "running":
+        return state.status
+    parts = [part for part in (state.stage, left(state.seconds_left)) if part]
+    return f"running ({', '.join(parts)})" if parts else state.status

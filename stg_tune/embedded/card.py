@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from stg_tune.embedded import WEIGHTS, open_sora_train
+from stg_tune.embedded import WEIGHTS
+from stg_tune.embedded.card_words import words_of
 from stg_tune.embedded.checkpoints import curve
 
 if TYPE_CHECKING:
@@ -19,27 +20,18 @@ if TYPE_CHECKING:
 
 CARD = """# {name}
 
-A small Open-Sora 1.2 pipeline ({parameters}), trained from scratch on moving handwritten digits. It exists to test
+A small {what} ({parameters}), trained from scratch on moving handwritten digits. It exists to test
 and demonstrate guidance where the truth is known; it shows nothing but digits. Licence: Apache-2.0.
 
-* **Parts.** STDiT3 with {depth} spatial and {depth} temporal blocks of width {width}; a T5 encoder with a tokenizer of
-  whole words; an autoencoder of 8x8 pixels and 4 frames a latent, 4 channels. Standard diffusers folder, bfloat16.
-* **Data.** 64x64 pixels, 17 frames, 8 frames a second, drawn by `stg_tune.embedded.digits` from the train split of
-  scikit-learn's `load_digits` (UCI, CC BY 4.0): one scan in one of 6 colours on a mottled ground, moving in one of 4
-  directions, captions such as "a red seven moving left" (240 in all). Every fifth scan is held out.
-* **Recipe.** `python -m stg_tune.embedded.train {name}`: the autoencoder first, then transformer and text encoder
-  on {latents:,} cached latents; {steps:,} steps of {batch} videos, rectified flow with Open-Sora's timestep shift,
-  AdamW at {rate}, caption dropout {dropout:.0%}, average of the weights ({decay}), bfloat16 with compiled blocks, about
-  0.8 s a step on two CPU cores. A head that is thrown away reads place and scan off the middle block
-  (`stg_tune.embedded.tutor`). In the shipped run it joined at step 2,320, float32 was left at step 1,290, and the rate
-  fell twice: to 0.02 of its peak by step 5,200, and again from 0.7 by the end.
+* **Parts.** {parts}
+* **Data.** {data}
+* **Recipe.** `python -m stg_tune.embedded.train {name}`: {recipe}
 * **Loss** (mean of 50 steps; `loss.json` has them all).
 
 {loss}
 
 * **Quality of plain CFG**, {videos:,} videos a line, by an independent judge that was trained on real videos only and
-  reads 98.6 % of held-out digits right (`{table}`; 16 to 19 is the Frechet distance of real
-  videos of other scans).
+  reads 98.6 % of held-out digits right (`{table}`; {truth}).
 
 {quality}
 
@@ -63,21 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def card(name: str, folder: Path, rows: Sequence[Mapping[str, str]], table: str) -> str:
     """The card from ``loss.json``, the weights and the rows of plain CFG in ``layers.csv``."""
-    config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
     log = json.loads((folder / "loss.json").read_text(encoding="utf-8"))
     videos = max(int(row["videos"]) for row in rows)
     best = sorted((row for row in rows if int(row["videos"]) == videos), key=lambda row: float(row["cfg_scale"]))
+    words = words_of(name)
     return CARD.format(
         name=name,
+        what=words.what,
         parameters=f"{_parameters(folder) / 1e6:.1f} M parameters",
-        depth=config["depth"],
-        width=config["hidden_size"],
-        latents=open_sora_train.NUM_LATENTS,
-        steps=int(log[-1]["step"]),
-        batch=open_sora_train.BATCH,
-        rate=open_sora_train.PEAK_RATE,
-        dropout=open_sora_train.CAPTION_DROPOUT,
-        decay=open_sora_train.EMA_DECAY,
+        parts=words.parts,
+        data=words.data,
+        recipe=words.recipe.format(steps=int(log[-1]["step"])),
+        truth=words.truth,
         loss=_lines(("step", "loss"), [(f"{row['step']:.0f}", f"{row['loss']:.4f}") for row in curve(log)]),
         videos=videos,
         table=table,

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from stg_tune import models, preset
 from stg_tune.embedded import digits
+from stg_tune.embedded.judge import view_numbers
 from stg_tune.generate import Generator
 from stg_tune.records import GuidanceSpec, Pair
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 PROMPTS = tuple(digits.caption(i % 10, i % 6, i % 4) for i in range(12))
 """Twelve captions that show every digit, colour and direction."""
-FRAMES = (0, 4, 8, 12, 16)
 ZOOM = 2
 LINE = 16
 """Height of a caption in pixels."""
@@ -31,7 +31,7 @@ LINE = 16
 
 def strip(video: Video) -> NDArray[np.uint8]:
     """Frames side by side, (128, 640, 3)."""
-    frames = video.frames[list(FRAMES)].numpy()
+    frames = video.frames[view_numbers(len(video.frames))].numpy()
     return np.concatenate(list(frames), axis=1).repeat(ZOOM, 0).repeat(ZOOM, 1)
 
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cfg-scale", type=float, help="default: the model's own")
     parser.add_argument("--preset", type=Path, help="a second strip below the first, same seeds")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first prompt (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("results/embedded/open-sora-tiny/contact_sheet.png"))
+    parser.add_argument("--out", type=Path, help="default: results/embedded/MODEL/contact_sheet.png")
     options = parser.parse_args(arguments)
     entry = models.entry(options.model)
     generator = Generator(models.load(entry), entry)
@@ -65,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.preset:
         specs.append(preset.load(options.preset).spec)
     rows = [[made.video for made in generator.many(spec, pairs)] for spec in specs]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, PROMPTS).save(options.out, optimize=True)
+    out = options.out or Path("results/embedded") / entry.name / "contact_sheet.png"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(rows, PROMPTS).save(out, optimize=True)
 
 
 if __name__ == "__main__":

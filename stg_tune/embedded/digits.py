@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from stg_tune.errors import StgTuneError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from stg_tune.records import Pair
 
 Split = Literal["train", "test"]
 
@@ -32,6 +37,7 @@ HEADINGS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]], dtype=np.float32)
 
 SIZE = 64
 NUM_FRAMES = 17
+"""Frames of a video unless more are asked for; the path is laid out for these, further ones go on beyond it."""
 FPS = 8
 DIGIT_PIXELS = (29.0, 38.0)
 """Least and greatest side of the scan on the canvas, in pixels."""
@@ -44,7 +50,7 @@ class Batch:
     """Rendered videos with their ground truth."""
 
     frames: NDArray[np.uint8]
-    """(n, 17, 64, 64, 3), 0 to 255."""
+    """(n, frames, 64, 64, 3), 0 to 255."""
     digit: NDArray[np.int64]
     """(n,), index into ``DIGITS``."""
     colour: NDArray[np.int64]
@@ -70,7 +76,7 @@ class Layout:
     side: NDArray[np.float32]
     """(n,), side of the scan on the canvas in pixels."""
     centres: NDArray[np.float32]
-    """(n, 17, 2), x and y of the scan's centre in pixels."""
+    """(n, frames, 2), x and y of the scan's centre in pixels."""
 
 
 def caption(digit: int, colour: int, direction: int) -> str:
@@ -84,39 +90,86 @@ def captions() -> list[str]:
     return [caption(*indices) for indices in grid]
 
 
+def captions_of(plan: Layout) -> list[str]:
+    """The captions of the videos of a layout."""
+    return [caption(*indices) for indices in zip(plan.digit, plan.colour, plan.direction, strict=True)]
+
+
 def truth(text: str) -> tuple[int, int, int]:
     """Indices (digit, colour, direction) of a caption of the grammar; ``KeyError`` for any other text."""
     return _truths()[text]
 
 
-def render(n: int, split: Split, seed: int) -> Batch:
-    """Render ``n`` videos with random attributes; the same arguments give the same videos."""
+def render(n: int, split: Split, seed: int, *, num_frames: int = NUM_FRAMES) -> Batch:
+    """Render ``n`` videos with random attributes; the same arguments give the same videos.
+
+    Another length changes nothing but the number of frames: a longer video goes on at the same speed.
+    """
     rng = _generator(split, seed)
-    plan = _lay_out(rng, n, split)
+    plan = _lay_out(rng, n, split, num_frames)
     return Batch(
         frames=_paint(rng, plan),
         digit=plan.digit,
         colour=plan.colour,
         direction=plan.direction,
-        captions=[caption(*indices) for indices in zip(plan.digit, plan.colour, plan.direction, strict=True)],
+        captions=captions_of(plan),
     )
 
 
-def layout(n: int, split: Split, seed: int) -> Layout:
+def layout(n: int, split: Split, seed: int, *, num_frames: int = NUM_FRAMES) -> Layout:
     """The layout of the videos that ``render`` gives for the same arguments, without painting them."""
-    return _lay_out(_generator(split, seed), n, split)
+    return _lay_out(_generator(split, seed), n, split, num_frames)
+
+
+def render_caption(text: str, split: Split, seed: int) -> NDArray[np.uint8]:
+    """One video (17, 64, 64, 3) of a caption; the same arguments give the same video, of no other seed's sequence.
+
+    Raises:
+        StgTuneError: The text is no caption of the grammar.
+    """
+    if text not in _truths():
+        raise StgTuneError(
+            f"{text!r:.80} is no caption of the digits: write <colour> <digit> <direction> as in "
+            f"{caption(7, 0, 0)!r}, with {', '.join(COLOURS)}; {', '.join(DIGITS)}; {', '.join(DIRECTIONS)}"
+        )
+    rng = np.random.default_rng([seed, 0 if split == "train" else 1, *truth(text)])
+    digit, colour, direction = (np.array([index]) for index in truth(text))
+    frames: NDArray[np.uint8] = _paint(rng, _place(rng, digit, colour, direction, split, NUM_FRAMES))[0]
+    return frames
+
+
+def first_frame(pair: Pair) -> Image:
+    """What a model that continues a picture is given for a test case: a held-out scan as the caption says.
+
+    Raises:
+        StgTuneError: The prompt is no caption of the grammar.
+    """
+    from PIL.Image import fromarray
+
+    return fromarray(render_caption(pair.prompt, "test", pair.seed)[0])
 
 
 def _generator(split: Split, seed: int) -> np.random.Generator:
     return np.random.default_rng([seed, 0 if split == "train" else 1])
 
 
-def _lay_out(rng: np.random.Generator, n: int, split: Split) -> Layout:
+def _lay_out(rng: np.random.Generator, n: int, split: Split, num_frames: int) -> Layout:
     counts = (len(DIGITS), len(COLOURS), len(DIRECTIONS))
     digit, colour, direction = (rng.integers(0, count, n) for count in counts)
+    return _place(rng, digit, colour, direction, split, num_frames)
+
+
+def _place(
+    rng: np.random.Generator,
+    digit: NDArray[np.int64],
+    colour: NDArray[np.int64],
+    direction: NDArray[np.int64],
+    split: Split,
+    num_frames: int,
+) -> Layout:
     scans = _draw_scans(rng, digit, split)
-    side = rng.uniform(*DIGIT_PIXELS, n).astype(np.float32)
-    centres = _paths(rng, direction, side)
+    side = rng.uniform(*DIGIT_PIXELS, len(digit)).astype(np.float32)
+    centres = _paths(rng, direction, side, num_frames)
     return Layout(digit=digit, colour=colour, direction=direction, scans=scans, side=side, centres=centres)
 
 
@@ -146,22 +199,25 @@ def _paint(rng: np.random.Generator, plan: Layout) -> NDArray[np.uint8]:
     n = len(plan.scans)
     ground = _ground(rng, n)
     strokes = RGB[plan.colour] + rng.normal(0, 9, (n, 3)).astype(np.float32)
-    frames = np.empty((n, NUM_FRAMES, SIZE, SIZE, 3), dtype=np.uint8)
+    frames = np.empty((n, plan.centres.shape[1], SIZE, SIZE, 3), dtype=np.uint8)
     for i in range(n):
         alpha = _masks(plan.scans[i], plan.centres[i], plan.side[i])[..., None]
         frames[i] = np.clip(ground[i] * (1 - alpha) + strokes[i] * alpha, 0, 255).round()
     return frames
 
 
-def _paths(rng: np.random.Generator, direction: NDArray[np.int64], side: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Centres (n, frames, 2) of straight paths that stay on the canvas."""
+def _paths(
+    rng: np.random.Generator, direction: NDArray[np.int64], side: NDArray[np.float32], num_frames: int
+) -> NDArray[np.float32]:
+    """Centres (n, frames, 2) of straight paths whose first 17 frames stay on the canvas."""
     n = len(direction)
     heading = HEADINGS[direction]
     travel = rng.uniform(*SPEED, (n, 1)).astype(np.float32) * (NUM_FRAMES - 1)
     # the outermost rim of a scan is blank, so this keeps every stroke on the canvas
     room = (SIZE - 0.95 * side[:, None] - travel * np.abs(heading)) / 2
     middle = SIZE / 2 + room * rng.uniform(-1, 1, (n, 2)).astype(np.float32)
-    offset = np.linspace(-0.5, 0.5, NUM_FRAMES, dtype=np.float32)[None, :, None] * (travel * heading)[:, None, :]
+    progress = np.arange(num_frames, dtype=np.float32) / (NUM_FRAMES - 1) - 0.5
+    offset = progress[None, :, None] * (travel * heading)[:, None, :]
     return (middle[:, None, :] + offset).astype(np.float32)
 
 

@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-FRAME_STRIDE = 4
 NUM_VIEWS = 5
-"""Frames 0, 4, 8, 12 and 16 are looked at."""
+"""Frames 0, 4, 8, 12 and 16 are looked at, or 0, 2, 4, 6 and 8 of a video with half the frames of the same time."""
 
 
 class JudgeNetwork(nn.Module):
-    """Videos (batch, 17, 3, 64, 64) in [-1, 1] -> features (batch, 96) and the logits of three questions."""
+    """Videos (batch, frames, 3, 64, 64) in [-1, 1] -> features (batch, 96) and the logits of three questions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class JudgeNetwork(nn.Module):
     def features(self, videos: Tensor) -> Tensor:
         """What the distances are measured on: (batch, 96), shape first, then motion."""
         batch = len(videos)
-        views = videos[:, ::FRAME_STRIDE].flatten(0, 1)
+        views = videos[:, view_numbers(videos.shape[1])].flatten(0, 1)
         maps = self.frames(views.contiguous(memory_format=torch.channels_last))
         # the strongest answer anywhere in the frame: the digit may be anywhere
         shape = functional.relu(self.shape(maps.amax((2, 3)))).view(batch, NUM_VIEWS, -1).mean(1)
@@ -60,6 +59,12 @@ class JudgeNetwork(nn.Module):
         """Logits of digit (batch, 10), colour (batch, 6) and direction (batch, 4)."""
         shape, motion = self.features(videos).split((64, 32), 1)
         return self.digit(shape), self.colour(shape), self.direction(motion)
+
+
+def view_numbers(num_frames: int) -> list[int]:
+    """The frames that are looked at, of 5 or more: five at equal distances, the first one among them."""
+    stride = (num_frames - 1) // (NUM_VIEWS - 1)
+    return [number * stride for number in range(NUM_VIEWS)]
 
 
 def _convolution(before: int, after: int, stride: int = 1) -> tuple[nn.Module, ...]:

@@ -1,6 +1,8 @@
 """Every single layer against the truth: ``python -m stg_tune.embedded.layers_table``.
 
-First the plain CFG scales, then every block x operation x scale at the best of them; all arms on the same pairs.
+Plain CFG scales, then every block x operation at some strengths, all on the same pairs; then plain CFG again and the
+best arms on many more pairs. What an arm gains is its Frechet joint distance (quality,
+diversity and obedience in one number) against that of the best plain CFG on the same pairs.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from stg_tune import models
+from stg_tune.embedded.joint import load_joint
 from stg_tune.embedded.judge import Judge, load_judge
-from stg_tune.embedded.truth import Judged, distance, distance_gain, judge_arm, single_layer, truth_pairs
+from stg_tune.embedded.truth import Judged, asked_of, joint_gain, judge_arm, single_layer, truth_pairs
 from stg_tune.generate import Generator
 from stg_tune.records import SKIP_OPS, GuidanceSpec
 
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 
     from stg_tune.records import Pair
 
-CFG_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
+CFG_SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+FINAL_CFG_SCALES = (1.25, 2.0, 3.0, 4.0)
+STRENGTHS = ((1.0, 0.25), (1.0, 0.75), (3.0, 1.0))
+"""(CFG scale, STG scale): skip guidance alone, and beside the CFG that the captions need."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +48,10 @@ class Row:
     """How many were judged."""
     frechet: float
     """Frechet distance to real videos of the test split, lower is better."""
+    joint: float
+    """Frechet joint distance of videos and captions to real ones, lower is better; it falls with more videos."""
     gain: float
-    """Distance of the best plain CFG minus this one on the same pairs; positive is better."""
+    """Joint distance of the best plain CFG minus this one on the same pairs; positive is better."""
     gain_low: float
     """Lower end of its 95 % bootstrap interval."""
     gain_high: float
@@ -62,6 +70,7 @@ class Table:
     def __init__(self, generator: Generator, judge: Judge, pairs: Sequence[Pair], folder: Path) -> None:
         self.generator = generator
         self.judge = judge
+        self.joint = load_joint()
         self.pairs = pairs
         self.folder = folder
         self.rows: list[Row] = []
@@ -73,44 +82,61 @@ class Table:
     def add(self, arm: str, spec: GuidanceSpec, baseline: GuidanceSpec, videos: int) -> Row:
         """Judge an arm against the baseline and keep its row."""
         judged, plain = self.look(spec, videos), self.look(baseline, videos)
-        gain, low, high = distance_gain(self.judge, judged, plain)
+        asked = asked_of(self.pairs[:videos])
+        gain, low, high = joint_gain(self.joint, judged, plain, asked)
         verdict = self.judge.verdict(judged.features, judged.answers, [pair.prompt for pair in self.pairs[:videos]])
         scale = spec.segments[0].terms[0].stg_scale if spec.segments else 0.0
         row = Row(
-            arm=arm, cfg_scale=spec.cfg_scale, stg_scale=scale, videos=videos, frechet=verdict.frechet, gain=gain,
-            gain_low=low, gain_high=high, digit=verdict.digit_accuracy, colour=verdict.colour_accuracy,
+            arm=arm,
+            cfg_scale=spec.cfg_scale,
+            stg_scale=scale,
+            videos=videos,
+            frechet=verdict.frechet,
+            joint=self.joint.distance(judged.features, asked),
+            gain=gain,
+            gain_low=low,
+            gain_high=high,
+            digit=verdict.digit_accuracy,
+            colour=verdict.colour_accuracy,
             direction=verdict.direction_accuracy,
-        )  # fmt: skip
+        )
         self.rows.append(row)
         print(json.dumps(row.__dict__), flush=True)  # noqa: T201
         return row
 
     def write(self, path: Path) -> None:
-        """Write all rows, best distance first."""
+        """Write all rows: those with most videos first, then by joint distance."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             names = [field.name for field in fields(Row)]
             writer.writerow(names)
-            for row in sorted(self.rows, key=lambda row: row.frechet):
+            for row in sorted(self.rows, key=lambda row: (-row.videos, row.joint)):
                 values = (getattr(row, name) for name in names)
                 writer.writerow([f"{value:.4g}" if isinstance(value, float) else value for value in values])
 
 
 def best_cfg(table: Table, scales: Sequence[float], videos: int) -> GuidanceSpec:
-    """The plain CFG scale with the smallest Frechet distance."""
+    """The plain CFG scale with the smallest joint distance."""
     specs = [GuidanceSpec(cfg_scale=scale) for scale in scales]
-    distances = [distance(table.judge, table.look(spec, videos)) for spec in specs]
+    asked = asked_of(table.pairs[:videos])
+    distances = [table.joint.distance(table.look(spec, videos).features, asked) for spec in specs]
     return specs[distances.index(min(distances))]
 
 
-def arms(depths: dict[str, int], scales: Sequence[float], cfg_scale: float) -> Iterator[tuple[str, GuidanceSpec]]:
-    """Name and specification of every single layer x operation x scale."""
-    for scale in scales:
+def arms(depths: dict[str, int], strengths: Sequence[tuple[float, float]]) -> Iterator[tuple[str, GuidanceSpec]]:
+    """Name and specification of every single layer x operation at each (CFG scale, STG scale)."""
+    for cfg_scale, stg_scale in strengths:
         for stack, depth in depths.items():
             for index in range(depth):
                 for op in SKIP_OPS:
-                    yield f"{stack}.{index}.{op}", single_layer(stack, index, op, scale, cfg_scale)
+                    yield f"{stack}.{index}.{op}", single_layer(stack, index, op, stg_scale, cfg_scale)
+
+
+def strength(text: str) -> tuple[float, float]:
+    """``CFG:STG``, such as ``3:0.5``."""
+    cfg_scale, stg_scale = text.split(":")
+    return float(cfg_scale), float(stg_scale)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,8 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--videos", type=int, default=256, help="videos an arm (default: 256)")
     parser.add_argument("--final-videos", type=int, default=1024, help="for CFG and the best arms (default: 1024)")
     parser.add_argument("--final-arms", type=int, default=5, help="how many best arms get more videos (default: 5)")
-    parser.add_argument("--scales", type=float, nargs="+", default=[0.25, 0.75])
+    parser.add_argument("--at", type=strength, nargs="+", default=STRENGTHS, metavar="CFG:STG", help="of single layers")
     parser.add_argument("--cfg-scales", type=float, nargs="+", default=list(CFG_SCALES))
+    parser.add_argument("--final-cfg-scales", type=float, nargs="+", default=list(FINAL_CFG_SCALES))
     parser.add_argument("--folder", type=Path, default=Path("training/truth"), help="judged videos are kept here")
     parser.add_argument("--out", type=Path, default=Path("results/embedded"))
     options = parser.parse_args(arguments)
@@ -139,12 +166,12 @@ def fill(table: Table, depths: dict[str, int], options: argparse.Namespace) -> N
     for scale in options.cfg_scales:
         table.add("cfg", GuidanceSpec(cfg_scale=scale), baseline, options.videos)
     tried = {}
-    for arm, spec in arms(depths, options.scales, baseline.cfg_scale):
+    for arm, spec in arms(depths, options.at):
         row = table.add(arm, spec, baseline, options.videos)
-        tried[row.frechet] = (arm, spec)
-    finalists = [("cfg", GuidanceSpec(cfg_scale=scale)) for scale in options.cfg_scales]
+        tried[row.joint] = (arm, spec)
+    finalists = [("cfg", GuidanceSpec(cfg_scale=scale)) for scale in options.final_cfg_scales]
     finalists += [tried[key] for key in sorted(tried)[: options.final_arms]]
-    final_baseline = best_cfg(table, options.cfg_scales, options.final_videos)
+    final_baseline = best_cfg(table, options.final_cfg_scales, options.final_videos)
     for arm, spec in finalists:
         table.add(arm, spec, final_baseline, options.final_videos)
 

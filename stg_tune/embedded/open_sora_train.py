@@ -93,7 +93,8 @@ def train_transformer(data: Latents, path: Path, *, steps: int) -> Trained:
     trained = Trained(STDiT3(**TRANSFORMER), build_encoder(len(tokenizer)), OpenSoraScheduler(**SCHEDULER))
     average = torch.optim.swa_utils.AveragedModel(trained.modules, multi_avg_fn=warm_average, use_buffers=False)
     optimiser = torch.optim.AdamW(trained.modules.parameters(), lr=PEAK_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    tutor = Tutor(trained.transformer)
+    listened = trained.transformer.temporal_blocks[listening_block(trained.transformer)]
+    tutor = Tutor(listened, trained.transformer.hidden_size)
     tutor_optimiser = torch.optim.AdamW(tutor.parameters(), lr=PEAK_RATE)
     state = {
         "modules": trained.modules, "average": average, "optimiser": optimiser, "tutor": tutor,
@@ -155,7 +156,7 @@ def plain_attention() -> Iterator[None]:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **options: Any) -> Tensor:
-    if options:  # the text encoder's call, with dropout and a scale
+    if any(options.values()):  # the text encoder's call, with a scale of its own
         return _fused(q, k, v, attn_mask=attn_mask, **options)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if attn_mask is not None:

@@ -1,7 +1,8 @@
 """Do the proxies know the truth? ``python -m stg_tune.embedded.proxies_table``.
 
 Random guidance settings are generated on the same pairs; the default objective (proxies only) is compared with the
-ground truth (independent judge) over the settings by Spearman's rank correlation. Settings are kept one by one.
+ground truth over the settings by Spearman's rank correlation. The truth is the Frechet joint distance by the
+independent judge: quality, diversity and obedience to the caption in one number. Settings are kept one by one.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr, zscore
+from scipy.stats import spearmanr
 
 from stg_tune import models
 from stg_tune.embedded.checkpoints import to_pixels
-from stg_tune.embedded.judge import Judge, Verdict, load_judge
-from stg_tune.embedded.truth import truth_pairs
+from stg_tune.embedded.joint import load_joint
+from stg_tune.embedded.judge import Judge, load_judge
+from stg_tune.embedded.truth import Judged, asked_of, distance, truth_pairs
 from stg_tune.generate import Generator
 from stg_tune.records import COMBINATIONS, SKIP_OPS, Evaluation, GuidanceSpec, Segment, SkipTerm
 from stg_tune.score import embedded_scorers
@@ -32,10 +34,12 @@ from stg_tune.search.space_file import load_space
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stg_tune.records import Pair
+    from stg_tune.records import Pair, Score
     from stg_tune.score import CompositeScorer
 
 BATCH = 32
+SCORE = "score_"
+"""Before the name of a scorer in a kept file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,8 @@ class Measured:
     """The setting."""
     rows: list[Evaluation]
     """Raw proxy scores of every pair."""
-    verdict: Verdict
-    """The truth."""
+    seen: Judged
+    """What the judge saw."""
 
 
 def random_spec(rng: random.Random, depths: Mapping[str, int]) -> GuidanceSpec:
@@ -82,40 +86,39 @@ class Bench:
 
     def measure(self, spec: GuidanceSpec) -> Measured:
         """One setting on all pairs; answered from ``folder`` when it is there."""
-        path = self.folder / f"{spec.hash()}.json"
+        path = self.folder / f"{spec.hash()}.npz"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self._run(spec)), encoding="utf-8")
-        saved = json.loads(path.read_text(encoding="utf-8"))
+            np.savez(path, **self._run(spec))
+        with np.load(path, allow_pickle=False) as saved:
+            seen = Judged(features=saved["features"].astype(np.float64), answers=saved["answers"].astype(np.int64))
+            columns = {name.removeprefix(SCORE): saved[name] for name in saved.files if name.startswith(SCORE)}
         rows = [
-            Evaluation(config=spec.hash(), pair=pair, scores=scores)
-            for pair, scores in zip(self.pairs, saved["scores"], strict=True)
+            Evaluation(config=spec.hash(), pair=pair, scores=_known({name: v[i] for name, v in columns.items()}))
+            for i, pair in enumerate(self.pairs)
         ]
-        return Measured(spec=spec, rows=rows, verdict=Verdict(**saved["verdict"]))
+        return Measured(spec=spec, rows=rows, seen=seen)
 
-    def _run(self, spec: GuidanceSpec) -> dict[str, object]:
-        scores: list[dict[str, float]] = []
+    def _run(self, spec: GuidanceSpec) -> dict[str, Any]:
+        """Features and answers of the judge and every raw score (NaN: could not score), by pair."""
+        marks: list[Mapping[str, Score]] = []
         seen = []
         for first in range(0, len(self.pairs), BATCH):
             pairs = self.pairs[first : first + BATCH]
             videos = np.stack([made.video.frames.numpy() for made in self.generator.many(spec, pairs)])
             pixels = to_pixels(videos)
-            marks = self.scorers((pixels + 1) / 2, [pair.prompt for pair in pairs])
-            scores += [{name: s.value for name, s in mark.items() if s.value is not None} for mark in marks]
+            marks += self.scorers((pixels + 1) / 2, [pair.prompt for pair in pairs])
             seen.append(self.judge.look(pixels))
         features, answers = (np.concatenate(parts) for parts in zip(*seen, strict=True))
-        verdict = self.judge.verdict(features, answers, [pair.prompt for pair in self.pairs])
-        return {"scores": scores, "verdict": verdict.__dict__}
+        scores = {
+            f"{SCORE}{kind.name}": np.array([np.nan if (v := mark[kind.name].value) is None else v for mark in marks])
+            for kind in self.scorers.kinds
+        }
+        return {"features": features.astype(np.float32), "answers": answers.astype(np.int8), **scores}
 
 
-def truth_of(verdicts: Sequence[Verdict]) -> list[float]:
-    """Mean of the standardised negative Frechet distance, digit accuracy and direction accuracy."""
-    columns = [
-        [-verdict.frechet for verdict in verdicts],
-        [verdict.digit_accuracy for verdict in verdicts],
-        [verdict.direction_accuracy for verdict in verdicts],
-    ]
-    return [float(value) for value in np.mean([zscore(column) for column in columns], axis=0)]
+def _known(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in scores.items() if np.isfinite(value)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -123,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stg_tune.embedded.proxies_table", description=__doc__)
     parser.add_argument("--model", default="open-sora-tiny")
     parser.add_argument("--settings", type=int, default=64, help="random settings (default: 64)")
-    parser.add_argument("--videos", type=int, default=192, help="videos a setting (default: 192)")
+    parser.add_argument("--videos", type=int, default=128, help="videos a setting (default: 128)")
     parser.add_argument("--folder", type=Path, default=Path("training/proxies"), help="measured settings are kept here")
     parser.add_argument("--out", type=Path, default=Path("results/embedded"))
     options = parser.parse_args(arguments)
@@ -137,33 +140,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured = []
         for number, spec in enumerate(specs):
             measured.append(bench.measure(spec))
-            print(number, spec.hash(), measured[-1].verdict, flush=True)  # noqa: T201
+            print(number, spec.hash(), flush=True)  # noqa: T201
     space = load_space(entry.name, entry.depths)
     proxies = ProxyJudge.calibrate(space.objective, {kind.name: kind for kind in bench.scorers.kinds}, baseline.rows)
-    write(options.out / entry.name, measured, proxies)
+    write(options.out / entry.name, measured, proxies, pairs)
 
 
-def write(folder: Path, measured: Sequence[Measured], proxies: ProxyJudge) -> None:
+def write(folder: Path, measured: Sequence[Measured], proxies: ProxyJudge, pairs: Sequence[Pair]) -> None:
     """Write ``proxies.csv`` (one line a setting) and ``proxies.json`` (the correlations)."""
     folder.mkdir(parents=True, exist_ok=True)
+    reference, judge, asked = load_joint(), load_judge(), asked_of(pairs)
     objective = [fmean(delta for row in item.rows if (delta := proxies.delta(row)) is not None) for item in measured]
-    truths = truth_of([item.verdict for item in measured])
+    joint = [reference.distance(item.seen.features, asked) for item in measured]
     parts = [[proxies.parts(row) for row in item.rows] for item in measured]
     names = sorted(proxies.kinds)
     columns = {name: [fmean(part.get(name, 0.0) for part in rows) for rows in parts] for name in names}
     with (folder / "proxies.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["objective", "truth", "frechet", "digit", "direction", *names, "setting"])
+        writer.writerow(["objective", "joint", "frechet", "digit", "direction", *names, "setting"])
         for i, item in enumerate(measured):
-            v = item.verdict
-            numbers = [objective[i], truths[i], v.frechet, v.digit_accuracy, v.direction_accuracy]
+            digit, _, direction = (item.seen.answers == asked).mean(0)
+            numbers = [objective[i], joint[i], distance(judge, item.seen), digit, direction]
             numbers += [columns[name][i] for name in names]
             writer.writerow([*(f"{value:.4f}" for value in numbers), json.dumps(item.spec.to_dict(), sort_keys=True)])
-    correlations = {name: round(float(spearmanr(column, truths)[0]), 4) for name, column in columns.items()}
+    truth = [-value for value in joint]
+    correlations = {name: round(float(spearmanr(column, truth)[0]), 4) for name, column in columns.items()}
     summary = {
         "settings": len(measured),
-        "videos": len(measured[0].rows),
-        "spearman": {"objective": round(float(spearmanr(objective, truths)[0]), 4), **correlations},
+        "videos": len(pairs),
+        "spearman": {"objective": round(float(spearmanr(objective, truth)[0]), 4), **correlations},
     }
     (folder / "proxies.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=1))  # noqa: T201

@@ -17,11 +17,12 @@ from stg_tune.embedded.judge import Judge, frechet
 from stg_tune.records import GuidanceSpec, Pair, Segment, SkipOp, SkipTerm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from stg_tune.embedded.joint import JointReference
     from stg_tune.generate import Generator
 
 BATCH = 32
@@ -77,18 +78,34 @@ def judge_arm(generator: Generator, judge: Judge, spec: GuidanceSpec, pairs: Seq
 
 def distance_gain(judge: Judge, arm: Judged, baseline: Judged) -> tuple[float, float, float]:
     """Frechet distance of ``baseline`` minus that of ``arm`` on the same pairs, and its 95 % bootstrap interval."""
+    return _with_interval(lambda rows: distance(judge, baseline[rows]) - distance(judge, arm[rows]), len(arm.answers))
+
+
+def joint_gain(
+    reference: JointReference, arm: Judged, baseline: Judged, asked: NDArray[np.int64]
+) -> tuple[float, float, float]:
+    """The same for the Frechet joint distance; ``asked`` (videos, 3): digit, colour and direction of the captions."""
+
+    def gain(rows: NDArray[np.int64]) -> float:
+        before, after = (reference.distance(side.features[rows], asked[rows]) for side in (baseline, arm))
+        return before - after
+
+    return _with_interval(gain, len(asked))
+
+
+def _with_interval(gain: Callable[[NDArray[np.int64]], float], count: int) -> tuple[float, float, float]:
     rng = np.random.default_rng(0)
-    count = len(arm.answers)
-    draws = [_gain(judge, arm[rows], baseline[rows]) for rows in rng.integers(0, count, (RESAMPLES, count))]
+    draws = [gain(rows) for rows in rng.integers(0, count, (RESAMPLES, count))]
     low, high = np.quantile(draws, [0.025, 0.975])
     # resampling adds the same upward bias to both distances, so that the interval is centred on the plain gain
-    plain = _gain(judge, arm, baseline)
+    plain = gain(np.arange(count))
     shift = plain - float(np.median(draws))
     return plain, float(low) + shift, float(high) + shift
 
 
-def _gain(judge: Judge, arm: Judged, baseline: Judged) -> float:
-    return distance(judge, baseline) - distance(judge, arm)
+def asked_of(pairs: Sequence[Pair]) -> NDArray[np.int64]:
+    """Digit, colour and direction of the captions: (pairs, 3)."""
+    return np.array([digits.truth(pair.prompt) for pair in pairs])
 
 
 def distance(judge: Judge, arm: Judged) -> float:

@@ -36,7 +36,7 @@ class Lesson:
     """What the tutor wants to hear."""
 
     places: Tensor
-    """(n, 80, 3): x and y of the digit's centre as seen from the token, and its side."""
+    """(n, tokens, 3): x and y of the digit's centre as seen from the token, and its side."""
     scans: Tensor
     """(n, 64), about unit variance."""
 
@@ -45,37 +45,36 @@ class Lesson:
         return Lesson(places=self.places[rows], scans=self.scans[rows])
 
 
-def lesson_of(layouts: Sequence[digits.Layout]) -> Lesson:
-    """The lesson of videos in the order of their layouts."""
+def lesson_of(layouts: Sequence[digits.Layout], *, frames_per_latent: int = 4) -> Lesson:
+    """The lesson of videos in the order of their layouts; one token covers 16x16 pixels of one latent."""
     centres = torch.from_numpy(np.concatenate([plan.centres for plan in layouts]))
     side = torch.from_numpy(np.concatenate([plan.side for plan in layouts]))
     scans = torch.from_numpy(np.concatenate([plan.scans for plan in layouts])).flatten(1)
     middle = torch.arange(digits.SIZE // PATCH) * PATCH + PATCH / 2
     tokens = torch.stack(torch.meshgrid(middle, middle, indexing="ij")[::-1], -1).reshape(1, 1, -1, 2)
-    offsets = (latent_frames(centres)[:, :, None] - tokens) / PLACE_UNIT
+    offsets = (latent_frames(centres, frames_per_latent)[:, :, None] - tokens) / PLACE_UNIT
     sides = ((side - sum(digits.DIGIT_PIXELS) / 2) / PLACE_UNIT)[:, None, None, None].expand(*offsets.shape[:3], 1)
     return Lesson(places=torch.cat([offsets, sides], -1).flatten(1, 2), scans=(scans - scans.mean(0)) / SCAN_SPREAD)
 
 
-def latent_frames(centres: Tensor) -> Tensor:
-    """Mean over the frames that share a latent: (n, 17, 2) -> (n, 5, 2)."""
-    return torch.cat([centres[:, :1], centres[:, 1:].unflatten(1, (-1, 4)).mean(2)], 1)
+def latent_frames(centres: Tensor, count: int = 4) -> Tensor:
+    """Mean over the ``count`` frames that share a latent, the first frame by itself: (n, 17, 2) -> (n, 5, 2)."""
+    return torch.cat([centres[:, :1], centres[:, 1:].unflatten(1, (-1, count)).mean(2)], 1)
 
 
 class Tutor(nn.Module):
     """Reads the lesson off the tokens of one block.
 
     Args:
-        transformer: Its temporal block in the middle is listened to and must not be compiled.
+        block: It is listened to and must not be compiled; of several outputs the first are the tokens.
+        width: Channels of the tokens.
     """
 
-    def __init__(self, transformer: STDiT3) -> None:
+    def __init__(self, block: nn.Module, width: int) -> None:
         super().__init__()
-        width: int = transformer.hidden_size
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 128), nn.GELU(), nn.Linear(128, 3 + 64))
         self.heard: Tensor | None = None
-        self.block = listening_block(transformer)
-        transformer.temporal_blocks[self.block].register_forward_hook(self._listen)
+        block.register_forward_hook(self._listen)
 
     def loss(self, lesson: Lesson, noise_level: Tensor) -> Tensor:
         """Mean squared error over all tokens; the place counts less in noisy videos.
@@ -93,8 +92,8 @@ class Tutor(nn.Module):
         error: Tensor = ((1 - noise_level) * place + scan).mean()
         return error
 
-    def _listen(self, _block: nn.Module, _arguments: object, tokens: Tensor) -> None:
-        self.heard = tokens
+    def _listen(self, _block: nn.Module, _arguments: object, output: Tensor | tuple[Tensor, ...]) -> None:
+        self.heard = output if isinstance(output, Tensor) else output[0]
 
 
 def listening_block(transformer: STDiT3) -> int:

@@ -1,4 +1,7 @@
-"""Trains the video autoencoder of ``open-sora-tiny``: spatial half on frames, temporal half on latents, then both."""
+"""Trains the video autoencoder of ``open-sora-tiny``: spatial half on frames, temporal half on latents, then both.
+
+``stage``, ``rows_of`` and ``pixel_loss`` serve the other autoencoders too.
+"""
 
 from __future__ import annotations
 
@@ -85,14 +88,14 @@ def _spatial_stage(vae: OpenSoraVAE, path: Path, steps: int) -> None:
     def loss_of(frames: Tensor) -> tuple[Tensor, Tensor]:
         posterior = module.encode(frames.contiguous(memory_format=torch.channels_last)).latent_dist
         restored = module.decode(posterior.sample()).sample
-        return _pixel_loss(restored, frames), posterior.kl().sum() / posterior.mean.numel()
+        return pixel_loss(restored, frames), posterior.kl().sum() / posterior.mean.numel()
 
     def batches(seed: int) -> Iterator[Tensor]:
         frames = digits.render(POOL, "train", seed=1000 + seed).frames[:, ::4].reshape(-1, 64, 64, 3)
-        for rows in _rows(len(frames), 20, seed):
+        for rows in rows_of(len(frames), 20, seed):
             yield to_pixels(frames[rows])
 
-    _stage(module, path, steps, batches, loss_of, peak=2e-3)
+    stage(module, path, steps, batches, loss_of, peak=2e-3)
 
 
 def _temporal_stage(vae: OpenSoraVAE, path: Path, steps: int) -> None:
@@ -104,24 +107,24 @@ def _temporal_stage(vae: OpenSoraVAE, path: Path, steps: int) -> None:
 
     def batches(seed: int) -> Iterator[Tensor]:
         latents = _spatial_latents(vae, seed)
-        for rows in _rows(len(latents), 16, seed):
+        for rows in rows_of(len(latents), 16, seed):
             yield latents[rows]
 
-    _stage(vae.temporal_vae, path, steps, batches, loss_of, peak=2e-3)
+    stage(vae.temporal_vae, path, steps, batches, loss_of, peak=2e-3)
 
 
 def _joint_stage(vae: OpenSoraVAE, path: Path, steps: int) -> None:
     def loss_of(videos: Tensor) -> tuple[Tensor, Tensor]:
         posterior = vae.encode_moments(videos)
         restored = vae.spatial_decode(vae.temporal_vae.decode(posterior.sample(), videos.shape[2]))
-        return _pixel_loss(restored, videos), posterior.kl().sum() / posterior.mean.numel()
+        return pixel_loss(restored, videos), posterior.kl().sum() / posterior.mean.numel()
 
     def batches(seed: int) -> Iterator[Tensor]:
         frames = digits.render(POOL, "train", seed=3000 + seed).frames
-        for rows in _rows(len(frames), 2, seed):
+        for rows in rows_of(len(frames), 2, seed):
             yield to_pixels(frames[rows]).transpose(1, 2)
 
-    _stage(vae, path, steps, batches, loss_of, peak=1e-4)
+    stage(vae, path, steps, batches, loss_of, peak=1e-4)
 
 
 @torch.no_grad()
@@ -135,7 +138,7 @@ def _spatial_latents(vae: OpenSoraVAE, seed: int) -> Tensor:
     return torch.cat(parts).float()
 
 
-def _stage(
+def stage(
     module: nn.Module,
     path: Path,
     steps: int,
@@ -144,6 +147,16 @@ def _stage(
     *,
     peak: float,
 ) -> None:
+    """Train (or go on with) a module for some steps.
+
+    Args:
+        module: What is trained.
+        path: Its checkpoint.
+        steps: Steps of the stage, all sittings together.
+        batches: Seed -> endless stream of batches.
+        loss_of: Batch -> error and divergence of the posterior.
+        peak: Greatest learning rate.
+    """
     optimiser = torch.optim.AdamW(module.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=1e-4)
     loop = Loop(path=path, state={"module": module, "optimiser": optimiser}, steps=steps)
     loop.resume()
@@ -163,13 +176,15 @@ def _stage(
     loop.run(train_step)
 
 
-def _rows(count: int, size: int, seed: int) -> Iterator[Tensor]:
+def rows_of(count: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Endless random rows (size,) of ``count``."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield torch.randint(count, (size,), generator=generator)
 
 
-def _pixel_loss(restored: Tensor, pixels: Tensor) -> Tensor:
+def pixel_loss(restored: Tensor, pixels: Tensor) -> Tensor:
+    """Mean absolute error plus twice the mean squared error, of pixels in [-1, 1]."""
     restored = restored.float()
     return functional.l1_loss(restored, pixels) + 2 * functional.mse_loss(restored, pixels)
 

@@ -55,14 +55,27 @@ def write_node(preset: Preset, journal: Journal) -> str:
 
 
 def read_node(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
-    """A workflow with one STGGuiderAdvanced."""
-    inputs = comfyui.find(comfyui.nodes_of(text), "STGGuiderAdvanced")
+    """A workflow with one STGGuiderAdvanced, or with the simple pair of LTXVApplySTG and STGGuider."""
+    nodes = comfyui.nodes_of(text)
+    if any(item["class_type"] == "STGGuider" for item in nodes.values()):
+        return _simple(nodes, preset, journal)
+    inputs = comfyui.find(nodes, "STGGuiderAdvanced")
     if "preset" in inputs:
         journal.refuse("the node takes its lists from STGAdvancedPresets: import that entry of the presets file")
     if fields.flag(inputs, "apply_apg", default=False):
         journal.lose("APG is left out: a preset has none")
     lists = {name: parse_json(f"[{fields.word(inputs, name)}]", name) for name in _LISTS}
     return _spec({**inputs, **lists}, preset, journal)
+
+
+def _simple(nodes: comfyui.Nodes, preset: Preset, journal: Journal) -> GuidanceSpec:
+    """One setting for all steps."""
+    layouts.need_family(preset, journal, FAMILIES)
+    guider, patch = comfyui.find(nodes, "STGGuider"), comfyui.find(nodes, "LTXVApplySTG")
+    numbers = [fields.number(guider, name, usual) for name, usual in (("cfg", 1.0), ("stg", 1.0), ("rescale", 0.7))]
+    layers = fields.indices_text(patch.get("block_indices", "14, 19"), "block_indices")
+    steps = preset.generation.num_inference_steps
+    return to_spec([_at(_read_span((*numbers, list(layers))), 0, steps - 1)], steps)
 
 
 def _lists(preset: Preset, journal: Journal) -> dict[str, Any]:

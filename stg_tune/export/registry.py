@@ -9,6 +9,7 @@ from stg_tune.errors import StgTuneError
 from stg_tune.export import (
     comfyui_core,
     comfyui_ltxvideo,
+    comfyui_multimodal,
     command_lines,
     diffusers_community,
     diffusers_guider,
@@ -31,6 +32,7 @@ _TARGETS: tuple[Target, ...] = (
     diffusers_community.TARGET,
     ltx_video.TARGET,
     *comfyui_ltxvideo.TARGETS,
+    comfyui_multimodal.TARGET,
     *comfyui_core.TARGETS,
     *uncond_nodes.TARGETS,
     hunyuanvideowrapper.TARGET,

@@ -1,10 +1,11 @@
-"""(pipeline, specification, pair) -> video. The noise depends on the pair alone."""
+"""(pipeline, specification, pair) -> video. Noise, and the picture if the model takes one, depend on the pair alone."""
 
 from __future__ import annotations
 
 import inspect
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,9 +17,14 @@ from stg_tune.models.base import GenerationDefaults, ModelEntry
 from stg_tune.video import Video
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from PIL.Image import Image
+
+    from stg_tune.guidance.effects import GuidedRun
     from stg_tune.records import GuidanceSpec, Pair
+
+    ImageSource = Callable[[Pair], Image]
 
 
 class Pipeline(Protocol):
@@ -43,6 +49,8 @@ class Generated:
     """Denoiser-forward equivalents of one row."""
     seconds: float
     """Wall time; of a batch, the share of one video."""
+    effect_series: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Term name -> ``||c - p|| / ||c||`` of each active step (of the whole batch)."""
 
 
 class GenerationFailedError(StgTuneError):
@@ -66,10 +74,12 @@ class Generator:
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
+        image_source: ImageSource | None = None,
     ) -> None:
-        """Take what is not given from the model's defaults; the pipeline's progress bar is silenced."""
+        """Take what is not given from the model's record; the pipeline's progress bar is silenced."""
         self.pipeline = pipeline
         self.entry = entry
+        self.image_source = image_source or _image_source(entry)
         self.defaults = GenerationDefaults(
             height=height or entry.defaults.height,
             width=width or entry.defaults.width,
@@ -98,41 +108,68 @@ class Generator:
             return []
         began = time.perf_counter()
         try:
-            frames, effects, forwards = self._run(spec, pairs)
+            frames, run = self._run(spec, pairs)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise GenerationFailedError("oom", f"{len(pairs)} video(s) in one batch: {error}") from error
         seconds = (time.perf_counter() - began) / len(pairs)
         return [
-            Generated(video=self._video(clip, pair), effects=effects, forwards=forwards, seconds=seconds)
+            Generated(
+                video=self._video(clip, pair),
+                effects=dict(run.effects()),
+                effect_series=run.effect_series(),
+                forwards=run.forwards / len(pairs),
+                seconds=seconds,
+            )
             for clip, pair in zip(frames, pairs, strict=True)
         ]
 
     @torch.inference_mode()
-    def _run(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> tuple[Tensor, Mapping[str, float], float]:
+    def _run(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> tuple[Tensor, GuidedRun]:
         with guided(self.pipeline, spec, architecture=self.entry.architecture) as run:
             output = self.pipeline(
-                prompt=[pair.prompt for pair in pairs],
                 # one generator a video and always on the CPU: the noise knows nothing of batch, worker or device
                 generator=[torch.Generator("cpu").manual_seed(pair.seed) for pair in pairs],
                 height=self.defaults.height,
                 width=self.defaults.width,
                 num_frames=self.defaults.num_frames,
                 num_inference_steps=self.defaults.num_inference_steps,
-                guidance_scale=_pipeline_scale(spec),
                 output_type="pt",
-                **self._clock(),
+                **self._own_arguments(spec, pairs),
             )
-            return output.frames, dict(run.effects()), run.forwards / len(pairs)
+            return output.frames, run
 
-    def _clock(self) -> dict[str, int]:
-        """``fps`` for the pipelines whose model is told it."""
+    def _own_arguments(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> dict[str, Any]:
+        """What pipelines are told under different names, or only if they ask for it."""
         takes = inspect.signature(self.pipeline.__call__).parameters
-        return {"fps": self.defaults.fps} if "fps" in takes else {}
+        scale = "max_guidance_scale" if "max_guidance_scale" in takes else "guidance_scale"
+        arguments: dict[str, Any] = {scale: _pipeline_scale(spec)}
+        if "image" in takes and self.image_source is not None:
+            arguments["image"] = [self.image_source(pair) for pair in pairs]
+        if "prompt" in takes or "image" not in arguments:
+            arguments["prompt"] = [pair.prompt for pair in pairs]
+        if "fps" in takes:
+            arguments["fps"] = self.defaults.fps
+        if "max_sequence_length" in takes:
+            arguments |= self._text_length(takes["max_sequence_length"].default)
+        return arguments
+
+    def _text_length(self, usual: int) -> dict[str, int]:
+        """Prompts are padded no further than the tokenizer goes: padding is masked, so it only costs time."""
+        longest = getattr(getattr(self.pipeline, "tokenizer", None), "model_max_length", usual)
+        return {"max_sequence_length": longest} if longest < usual else {}
 
     def _video(self, clip: Tensor, pair: Pair) -> Video:
         if not bool(torch.isfinite(clip).all()):
             raise GenerationFailedError("nan", f"the frames of {pair.prompt!r}, seed {pair.seed} are not finite")
         return Video.from_float(clip, self.defaults.fps)
+
+
+def _image_source(entry: ModelEntry) -> ImageSource | None:
+    if not entry.image_source:
+        return None
+    module, _, function = entry.image_source.partition(":")
+    source: ImageSource = getattr(import_module(module), function)
+    return source
 
 
 def _pipeline_scale(spec: GuidanceSpec) -> float:

@@ -8,6 +8,7 @@ another way is noticed, because then nothing was answered.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,27 +17,42 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from stg_tune.errors import StgTuneError
+from stg_tune.guidance.blur import blurred
 from stg_tune.guidance.places import attentions_of, feed_forwards_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from stg_tune.models.base import Stack, Text
+    from stg_tune.guidance.grid import Grid
+    from stg_tune.models.base import Axes, Stack, Text
     from stg_tune.records import SkipOp
 
     Inner = Callable[..., Any]
+    Blur = Callable[[Tensor, slice], Tensor]
 
 _PASSES_VALUES = ("attention", "attention_all", "attention_with_text")
 _ANSWERED = (*_PASSES_VALUES, "blur")
 
 
 @contextmanager
-def perturbed(block: nn.Module, stack: Stack, op: SkipOp) -> Iterator[None]:
-    """Inside the ``with``, the attentions (or the feed-forward) of ``block`` follow ``op``; afterwards as before."""
+def perturbed(
+    block: nn.Module, stack: Stack, op: SkipOp, *, sigma: float | None = None, grid: Grid | None = None
+) -> Iterator[None]:
+    """Inside the ``with``, the attentions (or the feed-forward) of ``block`` follow ``op``; afterwards as before.
+
+    Args:
+        block: A block of ``stack``.
+        stack: Names its parts.
+        op: What they do.
+        sigma: Of ``blur``, in tokens; ``None``: infinite.
+        grid: Where tokens lie; needed with ``sigma``. Only the first attention is on it, further ones run over time.
+    """
     modules = feed_forwards_of(block, stack) if op == "feed_forward" else attentions_of(block, stack)
     with ExitStack() as undo:
         for module in modules:
-            undo.enter_context(_forward_replaced(module, _perturbed_forward(module, stack.text, op)))
+            on_grid = grid if module is modules[0] else None
+            blur = partial(_blurred_queries, sigma=sigma, grid=on_grid, axes=stack.axes) if sigma else _mean_query
+            undo.enter_context(forward_replaced(module, _perturbed_forward(module, stack.text, op, blur)))
         yield
 
 
@@ -51,7 +67,8 @@ def can(block: nn.Module, stack: Stack, op: SkipOp) -> bool:
 
 
 @contextmanager
-def _forward_replaced(module: nn.Module, forward: Inner) -> Iterator[None]:
+def forward_replaced(module: nn.Module, forward: Inner) -> Iterator[None]:
+    """Inside the ``with``, ``module`` computes ``forward``; afterwards what it did before."""
     own = vars(module).get("forward")
     module.forward = forward
     try:
@@ -63,35 +80,41 @@ def _forward_replaced(module: nn.Module, forward: Inner) -> Iterator[None]:
             module.forward = own
 
 
-def _perturbed_forward(module: nn.Module, text: Text, op: SkipOp) -> Inner:
+def _perturbed_forward(module: nn.Module, text: Text, op: SkipOp, blur: Blur) -> Inner:
     inner: Inner = module.forward
     passes_values = getattr(module, "value_passthrough", None)
     if op in _PASSES_VALUES and passes_values is not None:
         return lambda x, *_, **__: passes_values(x)  # eq. 16-17 of arXiv:2411.18664
     if op in _ANSWERED:
-        return lambda *args, **kwargs: _answered(inner, module, text, op, args, kwargs)
+        return lambda *args, **kwargs: _answered(inner, module, _Answers(op, text, blur), args, kwargs)
     if op == "feed_forward":
-        return lambda *args, **kwargs: _first(args, kwargs)
+        return lambda *args, **kwargs: first_of(args, kwargs)
     return lambda *args, **kwargs: _other_output(inner, module, op, args, kwargs)
 
 
 def _answered(
-    inner: Inner, module: nn.Module, text: Text, op: SkipOp, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    inner: Inner, module: nn.Module, answers: _Answers, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
-    with _Answers(op, text, _first(args, kwargs).shape[-2]) as answers:
+    answers.begin(first_of(args, kwargs).shape[-2])
+    with answers:
         output = inner(*args, **kwargs)
     if not answers.count:
-        raise StgTuneError(
-            f"skip_op {op!r} had no hold on {type(module).__name__}: its backend ("
-            f"{type(getattr(module, 'processor', module)).__name__}) does not compute attention with torch's "
-            "scaled_dot_product_attention. Use pipe.transformer.set_attention_backend('native') (or the default "
-            "processor) with guidance, or skip_op 'residual'."
-        )
+        raise no_hold(answers.op, module)
     return output
 
 
+def no_hold(op: SkipOp, module: nn.Module) -> StgTuneError:
+    """The error for an attention that is computed in a way that nobody here can answer."""
+    return StgTuneError(
+        f"skip_op {op!r} had no hold on {type(module).__name__}: its backend ("
+        f"{type(getattr(module, 'processor', module)).__name__}) does not compute attention with torch's "
+        "scaled_dot_product_attention. Use pipe.transformer.set_attention_backend('native') (or the default "
+        "processor) with guidance, or skip_op 'residual'."
+    )
+
+
 def _other_output(inner: Inner, module: nn.Module, op: SkipOp, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    given, output = _first(args, kwargs), inner(*args, **kwargs)
+    given, output = first_of(args, kwargs), inner(*args, **kwargs)
     if op == "attention_off":
         video = torch.zeros_like(given)
     elif op == "attention_input":
@@ -101,7 +124,8 @@ def _other_output(inner: Inner, module: nn.Module, op: SkipOp, args: tuple[Any, 
     return (video, *output[1:]) if isinstance(output, tuple) else video
 
 
-def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The first argument of a call, however it was given."""
     found: Tensor = args[0] if args else next(iter(kwargs.values()))
     return found
 
@@ -109,12 +133,17 @@ def _first(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
 class _Answers(TorchFunctionMode):
     """Answers every ``scaled_dot_product_attention`` inside the ``with`` in the way of an operation."""
 
-    def __init__(self, op: SkipOp, text: Text, num_video: int) -> None:
+    def __init__(self, op: SkipOp, text: Text, blur: Blur) -> None:
         super().__init__()
+        self.op = op
         self.count = 0
-        self._op = op
         self._text = text
-        self._num_video = num_video
+        self._blur = blur
+        self._num_video = 0
+
+    def begin(self, num_video: int) -> None:
+        """A call of the attention on so many video tokens."""
+        self.count, self._num_video = 0, num_video
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -128,30 +157,33 @@ class _Answers(TorchFunctionMode):
     def _answer(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *rest: Any, **options: Any
     ) -> Tensor:
-        value = _as_many_heads(value, query)
-        key = _as_many_heads(key, query)
+        value = as_many_heads(value, query)
+        key = as_many_heads(key, query)
         tokens = query.shape[-2]
         if tokens != value.shape[-2]:
             raise StgTuneError(
-                f"skip_op {self._op!r} needs a self-attention, but {tokens} queries meet {value.shape[-2]} values "
+                f"skip_op {self.op!r} needs a self-attention, but {tokens} queries meet {value.shape[-2]} values "
                 "here: use skip_op 'residual'"
             )
-        video = self._video(tokens)
+        video = video_tokens(self._text, tokens, self._num_video)
         options = {name: option for name, option in options.items() if name in ("scale",)}
-        if self._op == "attention_all":
+        if self.op == "attention_all":
             return value
-        if self._op == "blur":
-            return scaled_dot_product_attention(_mean_query(query, video), key, value, attn_mask, **options)
-        seen = _self_and_text(query, key, value, attn_mask, video) if self._op == "attention_with_text" else value
+        if self.op == "blur":
+            return scaled_dot_product_attention(self._blur(query, video), key, value, attn_mask, **options)
+        seen = _self_and_text(query, key, value, attn_mask, video) if self.op == "attention_with_text" else value
         return _with_text_rows(seen, query, key, value, attn_mask, video, options)
 
-    def _video(self, tokens: int) -> slice:
-        if self._text == "before":
-            return slice(tokens - self._num_video, tokens)
-        return slice(0, self._num_video if self._text == "after" else tokens)
+
+def video_tokens(text: Text, tokens: int, num_video: int) -> slice:
+    """Which of the tokens of a (joint) attention are of the video."""
+    if text == "before":
+        return slice(tokens - num_video, tokens)
+    return slice(0, num_video if text == "after" else tokens)
 
 
-def _as_many_heads(x: Tensor, query: Tensor) -> Tensor:
+def as_many_heads(x: Tensor, query: Tensor) -> Tensor:
+    """Keys or values that several heads of the queries share, once for each of them."""
     return x if x.shape[-3] == query.shape[-3] else x.repeat_interleave(query.shape[-3] // x.shape[-3], dim=-3)
 
 
@@ -159,6 +191,16 @@ def _mean_query(query: Tensor, video: slice) -> Tensor:
     """The blur of arXiv:2408.00760 without end: every video query is their mean."""
     found = query.clone()
     found[..., video, :] = query[..., video, :].mean(-2, keepdim=True)
+    return found
+
+
+def _blurred_queries(query: Tensor, video: slice, *, sigma: float, grid: Grid | None, axes: Axes) -> Tensor:
+    """The same with a finite Gaussian over every axis that the attention runs over."""
+    number = video.stop - video.start
+    shape = (number,) if grid is None else grid.shape(number, axes)
+    there = query[..., video, :].unflatten(-2, shape)
+    found = query.clone()
+    found[..., video, :] = blurred(there, sigma, range(-1 - len(shape), -1)).flatten(-1 - len(shape), -2)
     return found
 
 

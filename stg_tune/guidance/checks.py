@@ -128,6 +128,11 @@ def _check_range(indices: tuple[int, ...], depth: int, stack: str, term: SkipTer
 
 
 def _check_op(blocks: list[nn.Module], stack: Stack, term: SkipTerm) -> None:
+    if term.skip_op == "salient_blur" and stack.axes == "time":
+        raise StgTuneError(
+            f"term {term.name!r} has skip_op 'salient_blur' in stack {stack.name!r}, whose attention runs over time "
+            "and says nothing about places in a frame: name layers of another stack"
+        )
     if all(can(block, stack, term.skip_op) for block in blocks):
         return
     if term.skip_op == "feed_forward":

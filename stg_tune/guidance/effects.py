@@ -19,6 +19,7 @@ _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-4, tor
 _REASONS: dict[SkipOp, str] = {
     "attention": "each query sees a single key there (temporal attention of one frame), or the attention is gated off",
     "residual": "these blocks add nothing to their input",
+    "salient_blur": "the latents are flat, or attention rests everywhere alike",
     "weak_model": "the weak model is the model itself",
 }
 _ANY_REASON = "what is perturbed there adds nothing to the prediction"
@@ -33,6 +34,7 @@ class GuidedRun:
         the share of the blocks it ran (a block whose attention alone was skipped counts as run)."""
         self._ops = {term.name: term.skip_op for term in terms}
         self._sums: dict[str, Tensor] = {}
+        self._series: dict[str, list[Tensor]] = {}
         self._steps = dict.fromkeys(self._ops, 0)
         self._rounding = _ROUNDING.get(dtype, 1e-5)
 
@@ -40,9 +42,14 @@ class GuidedRun:
         """Term -> mean of ``||c - p|| / ||c||`` over samples and active steps; 0 for a term that was never active."""
         return {name: float(self._sums[name]) / steps if steps else 0.0 for name, steps in self._steps.items()}
 
+    def effect_series(self) -> dict[str, tuple[float, ...]]:
+        """Term -> ``||c - p|| / ||c||`` of each active step, in their order."""
+        return {name: tuple(map(float, values)) for name, values in self._series.items()}
+
     def add_effect(self, term: str, effect: Tensor) -> None:
         """Notes one active step; ``effect`` stays on its device until somebody asks."""
         self._sums[term] = self._sums[term] + effect if term in self._sums else effect
+        self._series.setdefault(term, []).append(effect)
         self._steps[term] += 1
 
     def warn_without_effect(self) -> None:

@@ -55,8 +55,11 @@ class BatchedForward:
 
     def _step(self, call: Call) -> Any:
         schedule = self._clock.schedule()
-        plan = schedule.plans[self._clock.step(call.timestep)]
         self._own.begin(schedule)
+        if self._own.does_all():
+            return self._plain(call)
+        self._stage.step = self._clock.step(call.timestep)
+        plan = schedule.plans[self._stage.step]
         rows = rows_of(call.total, self._record.rows, batched=self._own.runs_cfg)
         if rows.negative is None and schedule.needs_negative:
             raise self._own.needs_cfg(schedule.cfg_scale)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stg_tune.errors import StgTuneError
-from stg_tune.guidance.checks import check_layers, check_terms
+from stg_tune.guidance.checks import check_layers, check_terms, terms_of
 from stg_tune.guidance.combine import combine
 from stg_tune.guidance.passes import NEGATIVE, PROMPTED, Pass, StepPlan, plan
 from stg_tune.guidance.perturb import Layout, Stage, layout_of, refuse_unguidable, shells
@@ -53,6 +53,8 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
         self._prefix_reuse = prefix_reuse
         if self._spec.cfg_source != "spec" or self._spec.restart is not None:
             raise StgTuneError("a guider cannot restart, nor leave eq. 6 to the pipeline: use stg_tune.guided for that")
+        if any(term.blur_sigma is not None for term in terms_of(self._spec)):
+            raise StgTuneError("a guider does not see where tokens lie: leave blur_sigma out, or use stg_tune.guided")
         check_terms(self._spec, None)
         self._undo = ExitStack()
         self._layouts: dict[int, tuple[nn.Module, Layout, Routes, Stage]] = {}

@@ -9,6 +9,7 @@ from torch import Tensor
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
+    from stg_tune.guidance.schedule import Schedule
     from stg_tune.models.base import Architecture
 
 
@@ -23,11 +24,18 @@ class OwnScale:
         self._run: object = None
         self._first: Any = None
         self._cfg = False
+        self._all = False
 
-    def begin(self, run: object) -> None:
+    def begin(self, run: Schedule) -> None:
         """Reads the pipeline's settings once a run; ``run`` is compared by identity."""
         if run is not self._run:
             self._run, self._first, self._cfg = run, self._now(), runs_cfg(self._pipe)
+            alike = all(step.only_cfg and (step.own_scale or self.is_same(step.cfg_scale)) for step in run.plans)
+            self._all = alike and (self._cfg or not run.needs_negative)
+
+    def does_all(self) -> bool:
+        """Whether the pipeline alone does what every step of the run asks for, so that nobody need look at a call."""
+        return self._all and self._now_is_first()
 
     @property
     def runs_cfg(self) -> bool:
@@ -70,6 +78,10 @@ class OwnScale:
             f"prediction: call the pipeline with {self._argument()} > 1 (e.g. {self._argument()}={max(scale, 2):g}; "
             "the specification's scale is the one that is used), or set cfg_scale to 1."
         )
+
+    def _now_is_first(self) -> bool:
+        now = self._now()
+        return now is self._first or (isinstance(now, int | float) and now == self._first)
 
     def _argument(self) -> str:
         return "guidance_scale" if self._name else "true_cfg_scale and a negative prompt: true_cfg_scale"

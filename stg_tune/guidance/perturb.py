@@ -14,10 +14,12 @@ from stg_tune.guidance.attention import perturbed
 from stg_tune.guidance.places import Slot, attentions_of, slots_of
 from stg_tune.guidance.prefix import BlockOp, Memory, Place, Route, execution_order
 from stg_tune.guidance.replay import Graph, UnitShell, graph_of
+from stg_tune.guidance.saliency import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from stg_tune.guidance.grid import Grid
     from stg_tune.guidance.passes import Prompt
     from stg_tune.models.base import Architecture, Stack
 
@@ -36,6 +38,12 @@ class Stage:
         """The activations remembered in this step for passes with the prompt."""
         self.negative_memory = Memory()
         """The same for passes with the negative prompt."""
+        self.watched: dict[int, list[Tensor]] = {}
+        """Position -> the attention maps of the block there in this step, one for each of its calls of attention."""
+        self.step = 0
+        """Index in the schedule of the step that is running."""
+        self.grid: Grid | None = None
+        """Where the tokens of the pass lie, if it needs that."""
         self._plain = plain
 
     def reset(self) -> None:
@@ -43,6 +51,7 @@ class Stage:
         self.route = self._plain
         self.memory.clear()
         self.negative_memory.clear()
+        self.watched.clear()
 
     def memory_of(self, prompt: Prompt) -> Memory:
         """Where passes with that text remember."""
@@ -74,11 +83,14 @@ class BlockShell(nn.Module):
         if self._chain:
             args, kwargs = self._reused(route, args, kwargs)
         op = route.ops[position]
+        if position in route.watch and self._stage.memory.rows is not None:
+            with watched(self.inner, self._stack, self._stage.watched.setdefault(position, [])):
+                return self.inner._call_impl(*args, **kwargs)
         if op == "run":
             return self.inner(*args, **kwargs)
         if op == "residual":  # eq. 14-15 of arXiv:2411.18664
             return self._unchanged(args, kwargs)
-        with perturbed(self.inner, self._stack, op):
+        with perturbed(self.inner, self._stack, op, sigma=route.blur_sigma, grid=self._stage.grid):
             return self.inner._call_impl(*args, **kwargs)  # a compiled block must not learn the perturbation
 
     def _reused(
@@ -161,7 +173,7 @@ def shells(layout: Layout, routes: Sequence[Route], stage: Stage) -> Iterator[No
         for position in range(_reach(routes)):
             place = layout.order[position]
             slot, stack = layout.slots[place], layout.stacks[place[0]]
-            _refuse_foreign_parts(slot, stack, {route.ops[position] for route in routes})
+            _refuse_foreign_parts(slot, stack, {_op_at(route, position) for route in routes})
             shell = BlockShell(slot.module, stage, position, stack, chain=layout.graph is None)
             undo.callback(slot.put, slot.module)
             slot.put(shell)
@@ -180,7 +192,13 @@ def _shell_units(layout: Layout, graph: Graph, routes: Sequence[Route], stage: S
 
 
 def _reach(routes: Sequence[Route]) -> int:
-    return max((position + 1 for route in routes for position, op in enumerate(route.ops) if op != "run"), default=0)
+    skipped = (position for route in routes for position, op in enumerate(route.ops) if op != "run")
+    watched_at = (position for route in routes for position in route.watch)
+    return 1 + max((*skipped, *watched_at), default=-1)
+
+
+def _op_at(route: Route, position: int) -> BlockOp:
+    return "salient_blur" if position in route.watch else route.ops[position]
 
 
 def _refuse_foreign_parts(slot: Slot, stack: Stack, ops: set[BlockOp]) -> None:
@@ -237,6 +255,14 @@ def replaced_forward(module: nn.Module, make: Callable[[Callable[..., Any]], Cal
         for name in ("_old_forward", "forward"):
             if vars(module).get(name) is replacement:
                 _put_back(module, name, inner, keep=name != "forward" or name in before)
+        _forget_wrapped(vars(module).get("forward"), replacement, inner)
+
+
+def _forget_wrapped(hooked: Any, replacement: Callable[..., Any], inner: Callable[..., Any]) -> None:
+    """A hook that was put on meanwhile has copied what the replacement carried, as ``functools.wraps`` does."""
+    if getattr(hooked, "__wrapped__", None) is replacement:
+        hooked.__wrapped__ = inner
+        vars(hooked).pop("stg_tune_guided", None)
 
 
 def _marked(function: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
@@ -244,7 +270,7 @@ def _marked(function: Callable[..., Any], inner: Callable[..., Any]) -> Callable
     def forward(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    forward.stg_tune_guided = True  # type: ignore[attr-defined]
+    forward.stg_tune_guided = forward  # type: ignore[attr-defined]
     return forward
 
 
@@ -258,7 +284,8 @@ def _put_back(module: nn.Module, name: str, inner: Callable[..., Any], *, keep: 
 def refuse_unguidable(module: nn.Module) -> None:
     """Raises ``StgTuneError`` when a denoiser is guided already, or compiled as a whole."""
     attributes = vars(module)
-    if any(hasattr(attributes.get(name), "stg_tune_guided") for name in ("forward", "_old_forward")):
+    forwards = [attributes[name] for name in ("forward", "_old_forward") if name in attributes]
+    if any(getattr(forward, "stg_tune_guided", None) is forward for forward in forwards):
         raise StgTuneError(_ALREADY)
     if hasattr(module, "_orig_mod") or attributes.get("_compiled_call_impl") is not None:
         raise StgTuneError(

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from stg_tune.guidance.combine import combine, relative_effect, with_terms
-from stg_tune.guidance.prefix import Route, prompted_route, weak_route
+from stg_tune.guidance.prefix import prompted_route, weak_route
 from stg_tune.guidance.rows import predictions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stg_tune.guidance.effects import GuidedRun
+    from stg_tune.guidance.grid import Grid
     from stg_tune.guidance.passes import Prompt, StepPlan
     from stg_tune.guidance.perturb import Layout, Stage
+    from stg_tune.guidance.prefix import Route
     from stg_tune.guidance.rows import Call
+    from stg_tune.guidance.saliency import InputBlur
     from stg_tune.models.base import Architecture
     from stg_tune.records import SkipTerm
 
@@ -90,9 +93,13 @@ class Runner:
         routes: Routes,
         run: GuidedRun,
         weak_model: nn.Module | None,
+        grid: Callable[[Call], Grid],
+        input_blur: InputBlur,
     ) -> None:
         self.inner = inner
         self.run = run
+        self._grid = grid
+        self._input_blur = input_blur
         self._record = record
         self._stage = stage
         self._routes = routes
@@ -128,7 +135,9 @@ class Runner:
             self.run.forwards += call.total
             return tuple(map(_wide, predictions_of(self._weak_model(*call.args, **call.kwargs), self._record)))
         route = self._routes.of(term)
-        self._stage.route = route if route.prompt in self._have else Route(ops=route.ops, prompt=route.prompt)
+        here = route.prompt in self._have
+        self._stage.route = replace(route, start=route.start if here else 0, watch=frozenset())
+        self._stage.grid = None if term.blur_sigma is None else self._grid(call)
         self.run.forwards += self._stage.route.share * call.total
         return tuple(map(_wide, predictions_of(self.inner(*call.args, **call.kwargs), self._record)))
 
@@ -136,8 +145,13 @@ class Runner:
         """Computes and measures all terms of a step whose rows carry ``prompt``."""
         for item in step.plan.passes:
             if item.skip is not None and item.skip in step.plan.terms and item.prompt == prompt:
-                step.weak[item.skip.name] = self.weak(call, item.skip)
+                step.weak[item.skip.name] = self.weak(self._degraded(call, item.skip, step), item.skip)
                 self._measure(step, item.skip)
+
+    def _degraded(self, call: Call, term: SkipTerm, step: StepPredictions) -> Call:
+        if term.skip_op != "salient_blur":
+            return call
+        return self._input_blur(call, term, step.prompted[0], self._grid(call))
 
     def perturbed_negative(self, call: Call, term: SkipTerm) -> Predictions:
         """``u`` without the layers of a term; compared once a run with the whole ``u``, which costs one more pass."""

@@ -41,6 +41,10 @@ class Route:
     """Positions whose input is kept for later passes of the step with the prompt."""
     remember_negative: frozenset[int] = frozenset()
     """The same for later passes with the negative prompt."""
+    watch: frozenset[int] = frozenset()
+    """Positions whose attention map later passes of the step ask for."""
+    blur_sigma: float | None = None
+    """Of the operation ``blur``, in tokens; ``None``: infinite."""
 
     @property
     def share(self) -> float:
@@ -75,11 +79,14 @@ def weak_route(
         starts: For every position the one where a pass has to start to reach it; ``None``: that position itself.
     """
     skipped = {(stack, index) for stack, indices in term.skip_layers.items() for index in indices}
+    if term.skip_op == "salient_blur":
+        watch = frozenset(position for position, place in enumerate(order) if place in skipped)
+        return Route(ops=_all_run(len(order)), watch=watch)
     ops = tuple(_op(term, skipped=place in skipped) for place in order)
     first = next((position for position, op in enumerate(ops) if op != "run"), 0)
     start = first if starts is None else starts[first]
     prompt: Prompt = "positive" if term.branch == "cond" else "negative"
-    return Route(ops=ops, start=start if prefix_reuse else 0, prompt=prompt)
+    return Route(ops=ops, start=start if prefix_reuse else 0, prompt=prompt, blur_sigma=term.blur_sigma)
 
 
 def _op(term: SkipTerm, *, skipped: bool) -> BlockOp:
@@ -88,13 +95,18 @@ def _op(term: SkipTerm, *, skipped: bool) -> BlockOp:
 
 def prompted_route(num_blocks: int, weak: Sequence[Route]) -> Route:
     """The full pass that remembers where the passes ``weak`` start; equal starts share one activation."""
-    run: BlockOp = "run"
     starts = [(route.prompt, route.start) for route in weak if route.start]
     return Route(
-        ops=(run,) * num_blocks,
+        ops=_all_run(num_blocks),
         remember=frozenset(start for prompt, start in starts if prompt == "positive"),
         remember_negative=frozenset(start for prompt, start in starts if prompt == "negative"),
+        watch=frozenset().union(*(route.watch for route in weak)),
     )
+
+
+def _all_run(num_blocks: int) -> tuple[BlockOp, ...]:
+    run: BlockOp = "run"
+    return (run,) * num_blocks
 
 
 class Memory:
@@ -110,7 +122,7 @@ class Memory:
     def remember(self, position: int, streams: Sequence[Tensor]) -> None:
         """Copies the rows: a view would keep all rows alive, and blocks may write into their input."""
         if self.rows is not None:
-            self._kept[position] = tuple(self._own_rows(stream, self.rows).clone() for stream in streams)
+            self._kept[position] = tuple(self.own(stream).clone() for stream in streams)
 
     def recall(self, position: int) -> tuple[Tensor, ...]:
         """A fresh copy, because another term may start here too."""
@@ -123,12 +135,19 @@ class Memory:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _own_rows(self, stream: Tensor, rows: slice) -> Tensor:
+    @property
+    def count(self) -> int:
+        """Number of rows with that text."""
+        return 0 if self.rows is None else len(range(*self.rows.indices(self.total)))
+
+    def own(self, stream: Tensor) -> Tensor:
+        """The rows with that text of a tensor that has the same number of rows for each row of the call."""
+        assert self.rows is not None
         per_row, rest = divmod(stream.shape[0], self.total)
         if rest:
             raise StgTuneError(
                 f"a block received {stream.shape[0]} rows in a call of {self.total}: prefix reuse cannot tell which "
                 "belong to the prompt. Pass prefix_reuse=False to stg_tune.guided."
             )
-        start, stop, _ = rows.indices(self.total)
+        start, stop, _ = self.rows.indices(self.total)
         return stream[start * per_row : stop * per_row]

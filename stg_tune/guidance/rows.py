@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -72,8 +72,20 @@ class Call:
     @property
     def total(self) -> int:
         """Rows of the batch: dim 0 of the latents, the first parameter."""
-        latents = self._argument(self.names[0])
-        return int(latents.shape[0])
+        return int(self.latents.shape[0])
+
+    @property
+    def latents(self) -> Tensor:
+        """What the denoiser is to denoise, its first parameter."""
+        found: Tensor = self._argument(self.names[0])
+        return found
+
+    def with_latents(self, latents: Tensor) -> Call:
+        """The same call on other latents."""
+        name = self.names[0]
+        if name in self.kwargs:
+            return replace(self, kwargs={**self.kwargs, name: latents})
+        return replace(self, args=(latents, *self.args[1:]))
 
     @property
     def timestep(self) -> Tensor:

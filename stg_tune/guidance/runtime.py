@@ -12,12 +12,15 @@ from stg_tune.guidance.checks import check_depths, check_layers, check_terms, sp
 from stg_tune.guidance.effects import GuidedRun
 from stg_tune.guidance.families import architecture_of
 from stg_tune.guidance.forward import BatchedForward
+from stg_tune.guidance.grid import grid_of
+from stg_tune.guidance.noise import check_estimates
 from stg_tune.guidance.own_scale import OwnScale
 from stg_tune.guidance.perturb import Stage, layout_of, refuse_unguidable, replaced_forward, shells
 from stg_tune.guidance.predictions import Routes, Runner
 from stg_tune.guidance.prefix import prompted_route
 from stg_tune.guidance.restart import refuse_restart, restarted
 from stg_tune.guidance.rows import parameter_names
+from stg_tune.guidance.saliency import InputBlur
 from stg_tune.guidance.schedule import Clock
 from stg_tune.guidance.separate import SeparateForward
 
@@ -79,6 +82,7 @@ def guided(
             undo.enter_context(
                 _installed(
                     denoiser,
+                    pipe,
                     spec_or_preset,
                     record,
                     clock,
@@ -107,6 +111,7 @@ def _denoisers(pipe: Any, record: Architecture) -> list[tuple[str, nn.Module]]:
 @contextmanager
 def _installed(
     denoiser: nn.Module,
+    pipe: Any,
     spec_or_preset: Any,
     record: Architecture,
     clock: Clock,
@@ -120,6 +125,8 @@ def _installed(
     layout = layout_of(denoiser, record)
     check_depths(spec_or_preset, {name: layout.depth(name) for name in layout.stacks})
     check_layers(spec, layout)
+    if any(term.skip_op == "salient_blur" for term in terms_of(spec)):
+        check_estimates(pipe.scheduler, record)
     routes = Routes(layout, prefix_reuse=prefix_reuse)
     wanted = [route for term in terms_of(spec) if term.stg_scale for route in routes.possible(term)]
     stage = Stage(prompted_route(len(layout.order), ()))
@@ -127,7 +134,16 @@ def _installed(
     forward: list[Forward] = []
 
     def guide(inner: Callable[..., Any]) -> Forward:
-        runner = Runner(inner, record=record, stage=stage, routes=routes, run=run, weak_model=weak_model)
+        runner = Runner(
+            inner,
+            record=record,
+            stage=stage,
+            routes=routes,
+            run=run,
+            weak_model=weak_model,
+            grid=lambda call: grid_of(call, record, denoiser),
+            input_blur=InputBlur(pipe, record, layout, stage),
+        )
         kind: type[BatchedForward | SeparateForward] = BatchedForward if record.calls == "batched" else SeparateForward
         forward.append(kind(runner, record=record, names=names, stage=stage, clock=clock, own=own))
         return forward[0]

@@ -65,8 +65,12 @@ class SeparateForward:
         call = Call(args=args, kwargs=kwargs, names=self._names)
         half, self._half = self._half, None
         try:
-            schedule, index = self._clock.schedule(), self._clock.step(call.timestep)
+            schedule = self._clock.schedule()
             self._own.begin(schedule)
+            if self._own.does_all():
+                self._refuse_half(half)
+                return self._plain(call)
+            self._stage.step = index = self._clock.step(call.timestep)
             text = call.given("encoder_hidden_states")
             if half and half.schedule is schedule and half.index == index and half.text is not text:
                 return self._second(call, half)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stg_tune.documents import read_limited
 from stg_tune.errors import StgTuneError
+from stg_tune.models import mochi, svd
 from stg_tune.models.open_sora import record as open_sora_record
 
 if TYPE_CHECKING:
@@ -17,20 +18,21 @@ if TYPE_CHECKING:
 
     from stg_tune.models.base import ModelEntry
 
-_FAMILIES = (open_sora_record,)
+_FAMILIES: tuple[Any, ...] = (open_sora_record, mochi, svd)
 _MAX_BYTES = 1_000_000
 
 
 def names() -> list[str]:
-    """Every name that ``entry`` knows, the families in order."""
-    return list(_records())
+    """Every model that can be used, the families in order; embedded ones whose weights are not there are left out."""
+    return [name for name, record in _records().items() if not record.embedded or _has_weights(name)]
 
 
 def entry(name: str) -> ModelEntry:
     """The record of a model.
 
     Args:
-        name: One of ``names()``, or the path of a diffusers folder of a known family.
+        name: One of ``names()``, an embedded model that is to be trained, or the path of a diffusers folder of a known
+            family.
 
     Raises:
         StgTuneError: Neither; the message lists close matches. Or the folder cannot be read.
@@ -72,6 +74,10 @@ def load(entry: ModelEntry, path: Path | None = None) -> DiffusionPipeline:
     import torch
 
     return pipe.to("cuda") if torch.cuda.is_available() else pipe
+
+
+def _has_weights(name: str) -> bool:
+    return (open_sora_record.embedded_folder(name) / "model_index.json").is_file()
 
 
 def _records() -> dict[str, ModelEntry]:

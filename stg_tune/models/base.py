@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 RowOrder = Literal["cond_first", "uncond_first"]
 Calls = Literal["batched", "separate"]
 """``batched``: prompted and negative rows in one call; ``separate``: the prompted call of a step, then the negative."""
+Axes = Literal["all", "space", "time"]
+"""What the tokens of one row of a self-attention are: the whole video, one frame, or one place through the frames."""
+Latents = Literal["bcfhw", "bfchw", "bfhwc", "tokens"]
+"""Dimensions of the latents: batch, channels, frames, height, width; ``tokens``: ``(batch, frames * height * width,
+channels)`` with the three numbers as arguments ``num_frames``, ``height``, ``width`` of the call."""
 Text = Literal["none", "after", "before"]
 """Where the text tokens lie in the sequence of a self-attention, as seen from the video tokens."""
 
@@ -30,6 +35,8 @@ class Stack:
     """A block returns its first so many arguments, changed: 1 is a bare tensor, 2 a tuple (video, text), ..."""
     text: Text = "none"
     """Whether the attention is joint: where the text tokens lie."""
+    axes: Axes = "all"
+    """What the attention runs over, in order frames, height, width."""
     feed_forward: str = ""
     """Dotted paths of the feed-forwards inside a block, separated by commas (video and text); empty: they cannot be
     skipped alone."""
@@ -74,6 +81,10 @@ class Architecture:
     """So many further predictions follow the first in the output (audio); eq. 6 is left to the pipeline for them."""
     own_passes: tuple[str, ...] = ()
     """Arguments by which the pipeline marks calls for its own extra guidance passes."""
+    latents: Latents = "bcfhw"
+    """How the latents reach the denoiser; patches are read from its configuration."""
+    converts: bool = False
+    """The pipeline turns the prediction into another quantity before the scheduler gets it (EDM preconditioning)."""
     own_stg: str = ""
     """The argument by which it marks a pass of its own skip guidance; empty: it has none."""
 
@@ -118,3 +129,8 @@ class ModelEntry:
     """One line for ``stg-tune models``."""
     fetcher: str = ""
     """``module:function``; ``function(entry, path: Path | None)`` has all files on this machine; empty: they are."""
+    repository: str = ""
+    """``owner/name`` on the Hugging Face hub, where one repository holds a whole pipeline of diffusers."""
+    image_source: str = ""
+    """``module:function``; ``function(pair) -> PIL.Image``, what a model that continues a picture is given for a test
+    case; empty: the model takes no picture."""

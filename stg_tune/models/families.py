@@ -35,11 +35,18 @@ SVD = Architecture(
     pipeline="diffusers:StableVideoDiffusionPipeline",
     denoiser="unet",
     stacks=(
-        Stack(name="spatial", path=_in_unet("transformer_blocks"), attention="attn1", feed_forward="ff"),
-        Stack(name="temporal", path=_in_unet("temporal_transformer_blocks"), attention="attn1", feed_forward="ff"),
+        Stack(name="spatial", path=_in_unet("transformer_blocks"), attention="attn1", feed_forward="ff", axes="space"),
+        Stack(
+            name="temporal",
+            path=_in_unet("temporal_transformer_blocks"),
+            attention="attn1",
+            feed_forward="ff",
+            axes="time",
+        ),
     ),
     interleaved=True,
     rows="uncond_first",
+    latents="bfchw",
     unet=True,
 )
 
@@ -52,6 +59,7 @@ LTX = Architecture(
     interleaved=False,
     rows="uncond_first",
     wide=True,
+    latents="tokens",
 )
 
 LTX2 = Architecture(
@@ -74,6 +82,7 @@ LTX2 = Architecture(
     side_outputs=1,
     own_passes=("isolate_modalities",),
     own_stg="spatio_temporal_guidance_blocks",
+    latents="tokens",
 )
 
 COGVIDEOX = Architecture(
@@ -87,6 +96,7 @@ COGVIDEOX = Architecture(
     interleaved=False,
     rows="uncond_first",
     wide=True,
+    latents="bfchw",
 )
 
 HUNYUAN_VIDEO = Architecture(
@@ -161,8 +171,8 @@ LATTE = Architecture(
     pipeline="diffusers:LattePipeline",
     denoiser="transformer",
     stacks=(
-        Stack(name="spatial", path="transformer_blocks", attention="attn1", feed_forward="ff"),
-        Stack(name="temporal", path="temporal_transformer_blocks", attention="attn1", feed_forward="ff"),
+        Stack(name="spatial", path="transformer_blocks", attention="attn1", feed_forward="ff", axes="space"),
+        Stack(name="temporal", path="temporal_transformer_blocks", attention="attn1", feed_forward="ff", axes="time"),
     ),
     interleaved=True,
     rows="uncond_first",
@@ -188,6 +198,7 @@ COSMOS = Architecture(
     rows="cond_first",
     calls="separate",
     scale_offset=1.0,
+    converts=True,
 )
 
 COSMOS_2 = Architecture(
@@ -201,6 +212,7 @@ COSMOS_2 = Architecture(
     calls="separate",
     scale_offset=1.0,
     clock="scheduler",
+    converts=True,
 )
 
 KANDINSKY5 = Architecture(
@@ -214,6 +226,7 @@ KANDINSKY5 = Architecture(
     interleaved=False,
     rows="cond_first",
     calls="separate",
+    latents="bfhwc",
 )
 
 EASYANIMATE = Architecture(

@@ -6,8 +6,9 @@ from stg_tune.preset.build import from_result
 from stg_tune.preset.diff import Difference, diff
 from stg_tune.preset.file import load, parse, remarks_on, save, validate
 from stg_tune.preset.migrate import migrate
-from stg_tune.preset.priors import find_published, open_preset, published, published_names
+from stg_tune.preset.priors import find_published, open_for, open_preset, prior_for, published, published_names
 from stg_tune.preset.record import Evidence, GainInterval, Preset, ScorerGain
+from stg_tune.preset.siblings import carried_over
 
 __all__ = [
     "Difference",
@@ -15,13 +16,16 @@ __all__ = [
     "GainInterval",
     "Preset",
     "ScorerGain",
+    "carried_over",
     "diff",
     "find_published",
     "from_result",
     "load",
     "migrate",
+    "open_for",
     "open_preset",
     "parse",
+    "prior_for",
     "published",
     "published_names",
     "remarks_on",

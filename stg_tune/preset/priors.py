@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from importlib.resources.abc import Traversable
 
+    from stg_tune.models.base import ModelEntry
     from stg_tune.preset.record import Preset
 
 _SUFFIX = ".json"
@@ -61,6 +62,45 @@ def open_preset(name_or_path: str | os.PathLike[str]) -> Preset:
             f"({_close(text)}, ...; type stg-tune presets list)"
         )
     return load(name_or_path)
+
+
+def open_for(name_or_path: str | os.PathLike[str], entry: ModelEntry) -> Preset:
+    """A preset, as ``open_preset`` reads it, whose layers mean something in this model: same family, same blocks.
+
+    Raises:
+        StgTuneError: As ``open_preset``; or it is made for other blocks.
+    """
+    preset = open_preset(name_or_path)
+    if (preset.family, dict(preset.stacks)) != (entry.architecture.family, dict(entry.depths)):
+        raise StgTuneError(
+            f"the preset {name_or_path} is for {preset.model} ({preset.family}, blocks {dict(preset.stacks)}), not for "
+            f"{entry.name} ({entry.architecture.family}, blocks {dict(entry.depths)}): its layers mean nothing there"
+        )
+    return preset
+
+
+def prior_for(entry: ModelEntry) -> Preset:
+    """The setting that others have published for a model with just these blocks.
+
+    Where there are several, the one called ``published`` is meant.
+
+    Raises:
+        StgTuneError: There is none, or several and none of that name; the message lists them.
+    """
+    family = entry.architecture.family
+    fitting = [preset for preset in published(family) if dict(preset.stacks) == dict(entry.depths)]
+    named = [preset for preset in fitting if preset.name == f"{family}/published"] or fitting
+    if len(named) == 1:
+        return named[0]
+    if not fitting:
+        others = ", ".join(published_names(family)) or "none at all"
+        raise StgTuneError(
+            f"nothing is published for {entry.name} ({family}, blocks {dict(entry.depths)}); for other sizes of the "
+            f"family: {others}. Give a preset file"
+        )
+    raise StgTuneError(
+        f"several settings are published for {entry.name}: type one of {', '.join(item.name for item in fitting)}"
+    )
 
 
 def _close(name: str) -> str:

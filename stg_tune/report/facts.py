@@ -7,14 +7,31 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from stg_tune.report.words import UNIT, describe, doubt, interval, judgement, plural, terms
 
-    from stg_tune.records import GuidanceSpec, SkipTerm
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stg_tune.records import GuidanceSpec
     from stg_tune.report.findings import Findings, Gain, Layer
 
-UNIT = "baseline standard deviations"
-"""Unit of the gain of a whole setting."""
+
+__all__ = [
+    "GainRow",
+    "HistoryPoint",
+    "LayerFacts",
+    "ScorerRow",
+    "TermPoint",
+    "Verdict",
+    "describe",
+    "gain_rows",
+    "history_facts",
+    "layer_facts",
+    "mean_and_error",
+    "scorer_rows",
+    "term_facts",
+    "verdict",
+]
 
 
 class Verdict(NamedTuple):
@@ -38,6 +55,9 @@ class LayerFacts(NamedTuple):
     depths: dict[str, int]
     points: tuple[Layer, ...]
     chosen: dict[str, tuple[int, ...]]
+    published: dict[str, tuple[tuple[str, str, int], ...]]
+    """Name of a published setting -> its (stack, operation, layer)."""
+    summary: str
 
 
 class HistoryPoint(NamedTuple):
@@ -51,6 +71,9 @@ class HistoryPoint(NamedTuple):
     pairs: int
     counts: bool
     label: str
+    spent: float
+    """Work up to here, in videos with the default setting."""
+    pruned: bool
 
 
 class TermPoint(NamedTuple):
@@ -86,36 +109,44 @@ def verdict(findings: Findings) -> Verdict:
 
 
 def gain_rows(findings: Findings) -> tuple[GainRow, ...]:
-    """The three gains that are always told apart, the ones that exist."""
+    """The three gains that are always told apart and the published settings, the ones that exist."""
     rows = (
         ("tuned vs default", findings.tuned_gain),
         ("CFG retuned vs default", findings.cfg_gain),
         ("STG vs CFG retuned", findings.stg_gain),
+        *((f"{arm.name} vs default", arm.gain) for arm in findings.arms if arm.name.startswith("published")),
     )
     return tuple(GainRow(label, gain) for label, gain in rows if gain is not None)
 
 
 def layer_facts(findings: Findings) -> LayerFacts:
     """Gain of every measured single layer, a stack and an operation at a time."""
-    points = sorted(findings.layers, key=lambda point: (point.stack, point.op, point.layer))
-    return LayerFacts(dict(findings.depths), tuple(points), _chosen(findings.tuned))
+    points = tuple(sorted(findings.layers, key=lambda point: (point.stack, point.op, point.layer)))
+    published = {name: _places(spec) for name, spec in findings.published.items()}
+    return LayerFacts(dict(findings.depths), points, _chosen(findings.tuned), published, _best_layer(points))
 
 
 def history_facts(findings: Findings) -> tuple[HistoryPoint, ...]:
-    """Every scored configuration in order, with the best mean gain so far.
+    """Every scored configuration in order, with the best mean gain so far and the work spent up to it.
 
-    Only configurations that saw all their pairs and keep the guards count for the best.
+    Only configurations that saw all their pairs and keep the guards count for the best. The screen's work is spent
+    before the first configuration of the search.
     """
     points: list[HistoryPoint] = []
-    best = -math.inf
+    best, spent = -math.inf, 0.0
+    screen = sum(layer.pairs * (layer.cost or 1.0) for layer in findings.layers)
     for number, trial in enumerate(findings.trials):
+        if trial.stage == "search":
+            spent, screen = spent + screen, 0.0
+        spent += len(trial.gains) * (trial.cost or 1.0)
         if not trial.gains:
             continue
         mean, error = mean_and_error(trial.gains)
         counts = not (trial.pruned or trial.broken)
         best = max(best, mean) if counts else best
         label = "; ".join([describe(trial.spec), *(f"breaks {guard}" for guard in trial.broken)])
-        points.append(HistoryPoint(number, trial.stage, mean, error, best, len(trial.gains), counts, label))
+        pairs, pruned = len(trial.gains), trial.pruned
+        points.append(HistoryPoint(number, trial.stage, mean, error, best, pairs, counts, label, spent, pruned))
     return tuple(points)
 
 
@@ -145,40 +176,10 @@ def scorer_rows(findings: Findings) -> tuple[ScorerRow, ...]:
     )
 
 
-def judgement(gain: Gain) -> str:
-    """``better``, ``worse`` or ``not told apart``."""
-    if gain.low > 0:
-        return "better"
-    return "worse" if gain.high < 0 else "not told apart"
-
-
 def mean_and_error(values: tuple[float, ...]) -> tuple[float, float]:
     """Mean and standard error of the mean; the error of a single value is infinite (unknown, not zero)."""
     mean = statistics.fmean(values)
     return mean, statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-
-
-def terms(spec: GuidanceSpec) -> Iterator[SkipTerm]:
-    """Every term of every segment whose scale is not zero."""
-    return (term for segment in spec.segments for term in segment.terms if term.stg_scale)
-
-
-def describe(spec: GuidanceSpec) -> str:
-    """A specification on one line: ``CFG 3; attention of spatial 4, 5 at 0.5 in [0, 0.8)``."""
-    parts = [f"CFG {spec.cfg_scale:.3g}"]
-    for segment in spec.segments:
-        window = "" if (segment.start, segment.stop) == (0, 1) else f" in [{segment.start:.3g}, {segment.stop:.3g})"
-        if segment.cfg_scale not in (None, spec.cfg_scale):
-            parts.append(f"CFG {segment.cfg_scale:.3g}{window}")
-        parts += [f"{_describe_term(term)}{window}" for term in segment.terms if term.stg_scale]
-        if segment.rescale:
-            parts.append(f"rescale {segment.rescale:.3g}{window}")
-    return "; ".join(parts)
-
-
-def interval(gain: Gain) -> str:
-    """``+0.42 [+0.10, +0.74]``."""
-    return f"{gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
 def _sentences(findings: Findings) -> Iterator[str]:
@@ -188,43 +189,60 @@ def _sentences(findings: Findings) -> Iterator[str]:
         return
     yield (
         f"Against the default ({describe(findings.default)}) the tuned setting gains {interval(gain)} {UNIT} on "
-        f"{gain.pairs} held-out pairs ({100 * gain.level:.3g} % interval){_doubt(gain)}."
+        f"{gain.pairs} held-out pairs ({100 * gain.level:.3g} % interval){doubt(gain)}."
     )
     yield f"The tuned setting is: {describe(findings.tuned)}{_cost(findings.cost)}."
     if findings.broken:
         yield f"It breaks the guard {', '.join(findings.broken)}, so it does not count as an improvement."
+    unproved = [guard.name for guard in findings.guards if guard.state == "not proved"]
+    if unproved:
+        yield f"Not proved to hold, so it does not count as an improvement: the guard {', '.join(unproved)}."
     yield _cfg_part(findings)
     if findings.stg_gain is not None:
-        yield f"STG's own part, over the retuned CFG, is {interval(findings.stg_gain)}{_doubt(findings.stg_gain)}."
+        yield f"STG's own part, over the retuned CFG, is {interval(findings.stg_gain)}{doubt(findings.stg_gain)}."
+    yield from (_published_part(arm.name, arm.gain) for arm in findings.arms if arm.name.startswith("published"))
 
 
 def _cfg_part(findings: Findings) -> str:
     if findings.cfg is None or findings.cfg_gain is None:
         return "No CFG scale without STG was found that beats the default."
     return (
-        f"Retuning CFG alone ({describe(findings.cfg)}) gains {interval(findings.cfg_gain)}{_doubt(findings.cfg_gain)}."
+        f"Retuning CFG alone ({describe(findings.cfg)}) gains {interval(findings.cfg_gain)}{doubt(findings.cfg_gain)}."
     )
 
 
-def _doubt(gain: Gain) -> str:
-    if gain.low > 0:
-        return ""
-    return ": the videos get worse" if gain.high < 0 else ", not told apart from zero"
+def _published_part(name: str, gain: Gain) -> str:
+    return f"The setting {name} gains {interval(gain)} on {plural(gain.pairs, 'pair')}{doubt(gain)}."
 
 
 def _cost(cost: float) -> str:
     return f"; it costs {cost:.2f} times the denoiser work of the default" if cost else ""
 
 
+def _best_layer(points: Sequence[Layer]) -> str:
+    if not points:
+        return ""
+    best = max(points, key=lambda point: point.gain)
+    error = f" ± {best.error:.2f}" if math.isfinite(best.error) else ""
+    helpful = sum(point.gain - 2 * point.error > 0 for point in points)
+    return (
+        f"Best single block: {best.stack} {best.layer} ({best.op}), {best.gain:+.2f}{error}. "
+        f"{helpful} of {len(points)} lie above zero by more than two standard errors."
+    )
+
+
+def _places(spec: GuidanceSpec) -> tuple[tuple[str, str, int], ...]:
+    found = (
+        (stack, str(term.skip_op), layer)
+        for term in terms(spec)
+        for stack, indices in term.skip_layers.items()
+        for layer in indices
+    )
+    return tuple(dict.fromkeys(found))
+
+
 def _chosen(spec: GuidanceSpec | None) -> dict[str, tuple[int, ...]]:
     chosen: defaultdict[str, set[int]] = defaultdict(set)
-    for term in terms(spec) if spec is not None else ():
-        for stack, indices in term.skip_layers.items():
-            chosen[stack].update(indices)
+    for stack, _, layer in _places(spec) if spec is not None else ():
+        chosen[stack].add(layer)
     return {stack: tuple(sorted(indices)) for stack, indices in chosen.items()}
-
-
-def _describe_term(term: SkipTerm) -> str:
-    layers = " + ".join(f"{stack} {', '.join(map(str, indices))}" for stack, indices in term.skip_layers.items())
-    branch = "" if term.branch == "cond" else f" on the {term.branch} branch"
-    return f"{term.skip_op} of {layers} at {term.stg_scale:.3g}{branch}"

@@ -44,6 +44,10 @@ class Trial:
     """Stopped before all pairs were seen."""
     broken: tuple[str, ...] = ()
     """Guards that it breaks."""
+    cost: float = 0.0
+    """Denoiser forwards a video over those of the default; 0 when unknown."""
+    motion: float | None = None
+    """Mean motion over that of the default on the same pairs; ``None`` when no scorer measures motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,10 @@ class Layer:
     """Standard error of ``gain``; ``inf`` when unknown."""
     pairs: int
     """Pairs behind it, at least 1."""
+    effect: float | None = None
+    """Mean ``||c - p|| / ||c||``."""
+    cost: float = 0.0
+    """Denoiser forwards a video over those of the default; 0 when unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +106,88 @@ class Scorer:
     """Paired gain, positive is better whichever way the scorer points."""
     unscored: int = 0
     """Pairs that the tuned setting has no score for."""
+    more_is_better: bool = True
+    """Which way the scorer points."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard:
+    """A limit that a better setting must keep, on the confirmation pairs."""
+
+    name: str
+    """``motion at_least_fraction 0.95``."""
+    limit: float
+    """The limit for ``value``."""
+    value: Gain
+    """What was measured: a fraction of the default's mean, or standard deviations of the default."""
+    state: str
+    """``holds`` (the whole interval), ``not proved`` or ``broken`` (even the estimate)."""
+    why: str = ""
+    """The reason for the guard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A setting against the default, in all scorers, on pairs that nothing about it was chosen by."""
+
+    name: str
+    """``tuned``, ``CFG alone``, ``published: ...``."""
+    spec: GuidanceSpec
+    """The setting."""
+    gain: Gain
+    """Objective over the default, in standard deviations of the default."""
+    scorers: Mapping[str, Gain]
+    """Scorer -> paired gain in the scorer's own unit, positive is better."""
+    pairs: str
+    """Which pairs these are, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairGain:
+    """One held-out pair, tuned against default."""
+
+    prompt: str
+    """The caption."""
+    seed: int
+    """Seed of the noise."""
+    gain: float
+    """Objective over the default, in standard deviations of the default."""
+    scores: Mapping[str, tuple[float, float]]
+    """Scorer -> (default, tuned), in the scorer's own unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """How much one number of the search mattered."""
+
+    name: str
+    """``cfg_scale``, ``stg_scale_spatial``, ..."""
+    share: float
+    """Share of the importance of all numbers, 0 to 1."""
+    chance: float
+    """What the same trials give with their gains shuffled (19 times in 20 less than this)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ballot:
+    """What people said in a blind vote."""
+
+    aspect: str
+    """``quality``, ``motion``, ``prompt match``."""
+    wins: int
+    """Votes for the tuned video."""
+    ties: int
+    """Votes for neither."""
+    losses: int
+    """Votes for the default's video."""
+    rate: float
+    """Share of wins, ties counted half, 0 to 1."""
+    low: float
+    """Lower end of its 95 % interval."""
+    high: float
+    """Upper end."""
+    voters: int
+    """People behind it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +202,8 @@ class Clip:
     """MP4 of the default."""
     tuned: Path
     """MP4 of the tuned setting."""
+    others: Mapping[str, Path] = field(default_factory=dict)
+    """Other settings of the race -> MP4, in the order of the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,3 +248,23 @@ class Findings:
     """The preset's JSON."""
     provenance: Mapping[str, str]
     """What was run, with which versions and weights, in reading order."""
+    published: Mapping[str, GuidanceSpec] = field(default_factory=dict)
+    """Name -> setting that somebody published for this model."""
+    arms: tuple[Arm, ...] = ()
+    """Settings against the default, scorer by scorer."""
+    prompts: tuple[PairGain, ...] = ()
+    """Every confirmation pair, tuned against default."""
+    knobs: tuple[Knob, ...] = ()
+    """Importance of the numbers that the search turned, most important first; empty: too few trials to tell."""
+    guards: tuple[Guard, ...] = ()
+    """Each guard on the confirmation pairs."""
+    screen_gain: float = 0.0
+    """Gain over the default of the setting that the single layers of the screen were added to."""
+    effect_steps: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """Term of the tuned setting -> ``||c - p|| / ||c||`` of each step; ``None``: not active in that step."""
+    exports: tuple[tuple[str, str], ...] = ()
+    """(tool, command that writes the preset for it)."""
+    votes: tuple[Ballot, ...] = ()
+    """The blind vote, an aspect each."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before believing the page."""

@@ -1,16 +1,23 @@
 "use strict";
 (function () {
-  var root = document.documentElement;
-  var system = window.matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const coarse = window.matchMedia("(pointer: coarse)");
+  const drawn = new Set();
+
   function dark() {
     return root.dataset.theme ? root.dataset.theme === "dark" : system.matches;
   }
+
+  // Plotly escapes no text: what comes from outside was escaped when the figure was made
   function themed(layout) {
-    var style = getComputedStyle(root);
-    var ink = style.getPropertyValue("--ink").trim();
-    var line = style.getPropertyValue("--line").trim();
-    var copy = JSON.parse(JSON.stringify(layout));
+    const style = getComputedStyle(root);
+    const ink = style.getPropertyValue("--ink").trim();
+    const line = style.getPropertyValue("--line").trim();
+    const copy = JSON.parse(JSON.stringify(layout));
     copy.font = { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink };
+    copy.modebar = { bgcolor: "rgba(0,0,0,0)", color: style.getPropertyValue("--soft").trim(), activecolor: ink };
+    copy.dragmode = coarse.matches ? false : "zoom";
     Object.keys(copy).forEach(function (key) {
       if (/^[xy]axis[0-9]*$/.test(key)) {
         Object.assign(copy[key], { gridcolor: line, linecolor: line, zerolinecolor: line, tickcolor: line });
@@ -21,16 +28,70 @@
     });
     return copy;
   }
-  function draw() {
-    document.querySelectorAll(".figure").forEach(function (box) {
-      var figure = JSON.parse(document.getElementById(box.dataset.figure).textContent);
-      Plotly.react(box, figure.data, themed(figure.layout), { responsive: true, displaylogo: false });
+
+  function draw(box) {
+    const figure = JSON.parse(document.getElementById(box.dataset.figure).textContent);
+    Plotly.react(box, figure.data, themed(figure.layout), {
+      responsive: true,
+      displaylogo: false,
+      displayModeBar: coarse.matches ? false : "hover",
+      // one of Plotly's own buttons would send the figure to a server
+      modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d"],
+      plotlyServerURL: "",
     });
+    drawn.add(box);
   }
+
+  function all(selector) {
+    return Array.from(document.querySelectorAll(selector));
+  }
+
+  // a figure is drawn when it comes near: a study of thousands of trials opens at once
+  const boxes = all(".figure");
+  const watcher = new IntersectionObserver(function (entries) {
+    entries.filter((entry) => entry.isIntersecting).forEach(function (entry) {
+      watcher.unobserve(entry.target);
+      draw(entry.target);
+    });
+  }, { rootMargin: "300px" });
+  boxes.forEach((box) => watcher.observe(box));
+  window.addEventListener("beforeprint", () => boxes.filter((box) => !drawn.has(box)).forEach(draw));
+
+  function redraw() {
+    drawn.forEach(draw);
+  }
+  system.addEventListener("change", redraw);
   document.getElementById("theme").addEventListener("click", function () {
     root.dataset.theme = dark() ? "light" : "dark";
-    draw();
+    redraw();
   });
-  system.addEventListener("change", draw);
-  draw();
+
+  const said = document.getElementById("said");
+  let silence = 0;
+  function say(text) {
+    said.textContent = text;
+    said.classList.add("shown");
+    clearTimeout(silence);
+    silence = setTimeout(() => said.classList.remove("shown"), 2000);
+  }
+
+  function copyOld(element) {
+    const range = document.createRange();
+    range.selectNodeContents(element);
+    const selection = getSelection();
+    selection.removeAllRanges();
+    selection.addRange(range);
+    return document.execCommand("copy");
+  }
+
+  async function copy(button) {
+    const element = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(element.textContent);
+      say("copied");
+    } catch (error) {
+      say(copyOld(element) ? "copied" : "selected: press Ctrl-C");
+    }
+  }
+  all(".copy").forEach((button) => button.addEventListener("click", () => copy(button)));
 })();

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stg_tune.search.plan import SearchPlan, load_run, split_pairs
     from stg_tune.search.progress import Progress, ProgressEvent
     from stg_tune.search.result import SearchResult
-    from stg_tune.search.space import SearchSpace
+    from stg_tune.search.space import SearchSpace, WarmStart
     from stg_tune.search.space_file import load_space, space_names
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "SearchPlan",
     "SearchResult",
     "SearchSpace",
+    "WarmStart",
     "load_run",
     "load_space",
     "preview",
@@ -39,7 +40,7 @@ _HOMES = {
     "plan": ("SearchPlan", "load_run", "split_pairs"),
     "progress": ("Progress", "ProgressEvent"),
     "result": ("SearchResult",),
-    "space": ("SearchSpace",),
+    "space": ("SearchSpace", "WarmStart"),
     "space_file": ("load_space", "space_names"),
 }
 

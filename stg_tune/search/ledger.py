@@ -13,7 +13,7 @@ from stg_tune.search.storage import EvaluationTable, Key, Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
-    from stg_tune.records import Evaluation
+    from stg_tune.records import Evaluation, GuidanceSpec
     from stg_tune.search.executor import Executor, Finished, Task
 
 FULL = "full"
@@ -31,6 +31,7 @@ class Ledger:
         executor: Evaluates what is not known.
         versions: Library versions, stored with each new row.
         on_evaluation: Called with each evaluation the first time the run asks for it, and whether it is new.
+        on_work: Called with the settings that are about to be evaluated, one an evaluation, and by how many workers.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class Ledger:
         *,
         versions: Mapping[str, str],
         on_evaluation: Callable[[Evaluation, bool], None],
+        on_work: Callable[[Sequence[GuidanceSpec], int], None] = lambda specs, workers: None,
     ) -> None:
         self._table = table
         self._executor = executor
         self._versions = versions
-        self._on_evaluation = on_evaluation
+        self._on_evaluation, self._on_work = on_evaluation, on_work
         rows = (row for row in table.rows() if row.fidelity == FULL)
         self._known = {(row.evaluation.config, row.evaluation.pair.key): row.evaluation for row in rows}
         self._used: dict[Key, Evaluation] = {}
@@ -77,6 +79,8 @@ class Ledger:
     def run(self, tasks: Sequence[Task]) -> Generator[Evaluation, None, None]:
         """Yield the evaluations in the order of ``tasks``; closing the generator early leaves the rest undone."""
         unknown = list({task.key: task for task in tasks if task.key not in self._known}.values())
+        if unknown:
+            self._on_work([task.spec for task in unknown], self.slots)
         with closing(self._executor.run(unknown)) as results:
             for task in tasks:
                 yield self._use(task, results)

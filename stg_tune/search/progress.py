@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from stg_tune.documents import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from stg_tune.records import Evaluation
+    from stg_tune.records import Evaluation, GuidanceSpec
     from stg_tune.search.statistics import Interval
 
 Stage = Literal["baseline", "published", "cfg", "screen", "search", "select", "confirm"]
@@ -53,6 +55,10 @@ class ProgressEvent:
     """The best setting so far."""
     seconds_left: float | None
     """Expected remaining time; ``None`` before the first new evaluation."""
+    workers: int = 1
+    """Pairs that are evaluated at the same time."""
+    current: tuple[GuidanceSpec, ...] = ()
+    """Settings that are being evaluated, at most one a worker."""
 
 
 class Progress(Protocol):
@@ -80,6 +86,9 @@ class Tracker:
         self._stage: Stage = "baseline"
         self._done = self._total = self._stage_done = self._stage_total = 0
         self._best: Standing | None = None
+        self._workers = 1
+        self._asked: dict[str, GuidanceSpec] = {}
+        self._pending: Counter[str] = Counter()
         self._new = 0
         self._begun = clock()
         self._written = -STATE_EVERY
@@ -93,10 +102,17 @@ class Tracker:
         """One more evaluation; those from the table cost no time and do not enter the estimate."""
         self._done += 1
         self._stage_done += 1
+        self._pending[evaluation.config] -= 1
         if is_new:
             self._new += 1
         else:
             self._begun = self._clock() if not self._new else self._begun
+        self._tell()
+
+    def working(self, specs: Sequence[GuidanceSpec], workers: int) -> None:
+        """So many workers evaluate from now on; one setting an evaluation."""
+        self._asked = {spec.hash(): spec for spec in specs}
+        self._pending, self._workers = Counter(spec.hash() for spec in specs), workers
         self._tell()
 
     def leader(self, name: str, gain: Interval | None, *, held_out: bool) -> None:
@@ -118,12 +134,19 @@ class Tracker:
             stage_total=self._stage_total,
             best=self._best,
             seconds_left=self._seconds_left(),
+            workers=self._workers,
+            current=self._current(),
         )
 
     def _seconds_left(self) -> float | None:
         if not self._new:
             return None
         return (self._clock() - self._begun) / self._new * max(self._total - self._done, 0)
+
+    def _current(self) -> tuple[GuidanceSpec, ...]:
+        """The first settings with evaluations to come: tasks are begun in their order."""
+        waiting = (self._asked[config] for config in self._asked if self._pending[config] > 0)
+        return tuple(islice(waiting, self._workers))
 
     def _tell(self) -> None:
         self._progress(self.event())
@@ -141,4 +164,5 @@ def event_to_dict(event: ProgressEvent) -> dict[str, Any]:
     """Plain JSON form of an event."""
     best = event.best
     shown = {"name": best.name, "held_out": best.held_out, "gain": best.gain.to_dict()} if best else None
-    return {**{key: value for key, value in asdict(event).items() if key != "best"}, "best": shown}
+    numbers = asdict(replace(event, best=None, current=()))
+    return {**numbers, "best": shown, "current": [spec.to_dict() for spec in event.current]}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from stg_tune.search.bench import Bench
 from stg_tune.search.budget import CONFIRM_PAIRS
 from stg_tune.search.encoding import is_cfg_only
 from stg_tune.search.statistics import LEVEL, Interval, clearly_below, look_level
@@ -13,7 +14,7 @@ from stg_tune.search.verdict import Arms, Verdict, judge_arms
 
 if TYPE_CHECKING:
     from stg_tune.records import Evaluation, GuidanceSpec, Pair
-    from stg_tune.search.bench import Bench, Measurement
+    from stg_tune.search.bench import Measurement
 
 Origin = Literal["cfg", "published", "search"]
 
@@ -70,6 +71,8 @@ class Race:
     """Chosen on the pairs of the heats; ``None`` when there was no finalist."""
     verdict: Verdict | None
     """Measured on the confirmation pairs."""
+    confirm: tuple[Pair, ...] = ()
+    """The confirmation pairs that were looked at: neither the search nor the choice has seen any of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +121,13 @@ def run_race(
     arms = Arms(baseline=baseline, winner=ranking[0].spec, best_cfg=reference, best_stg=stg)
     on_confirm()
     verdict = _confirm(bench, arms, track, lambda interval: announce(ranking[0].name, interval))
-    return Race(finalists=tuple(finalists), heats=tuple(heats), winner=ranking[0], verdict=verdict)
+    return Race(
+        finalists=tuple(finalists),
+        heats=tuple(heats),
+        winner=ranking[0],
+        verdict=verdict,
+        confirm=track.confirm[: looks_at(len(track.confirm))[verdict.look - 1]] if verdict else (),
+    )
 
 
 class _Choice:
@@ -209,9 +218,10 @@ def _confirm(bench: Bench, arms: Arms, track: Track, announce: Callable[[Interva
     for number, count in enumerate(looks, start=1):
         pairs = track.confirm[:count]
         bench.know_baseline(arms.baseline, pairs, "holdout")
-        measured = bench.measure(arms.distinct(), pairs, "holdout")
+        judge = bench.judge.in_units_of(pairs)
+        measured = Bench(bench.ledger, judge).measure(arms.distinct(), pairs, "holdout")
         level = look_level(number, len(looks), level=track.level)
-        verdict = judge_arms(bench.judge, arms, measured, level=level, looks=len(looks), look=number)
+        verdict = judge_arms(judge, arms, measured, level=level, looks=len(looks), look=number)
         announce(verdict.gain)
         if verdict.clear:
             break

@@ -79,7 +79,13 @@ class Session:
     def __init__(self, run: RunFile, executor: Executor, tracker: Tracker, *, directory: Path | None) -> None:
         self._run, self._plan, self._tracker, self._directory = run, run.plan, tracker, directory
         self._table = EvaluationTable(run.storage, run.plan.model)
-        self._ledger = Ledger(self._table, executor, versions=run.plan.versions, on_evaluation=tracker.evaluated)
+        self._ledger = Ledger(
+            self._table,
+            executor,
+            versions=run.plan.versions,
+            on_evaluation=tracker.evaluated,
+            on_work=tracker.working,
+        )
         self._division: Division | None = None
         self._bench: Bench | None = None
         self._baseline: Measurement | None = None

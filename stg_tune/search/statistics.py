@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # scipy.stats takes a second to import
 
 from stg_tune.errors import StgTuneError
 
@@ -21,6 +20,11 @@ LEVEL = 0.95
 """Confidence level of every interval that is shown."""
 INTERIM_ERROR = 0.001
 """Two-sided error that each look before the last one may use (Haybittle 1971, Peto et al. 1976)."""
+MARGIN = 0.2
+"""Baseline standard deviations that count as no difference: a small effect (Cohen, *Power analysis*, 1988)."""
+
+Conclusion = Literal["better", "worse", "equivalent", "no worse", "undecided"]
+"""What an interval says: ``equivalent``: less than ``MARGIN`` apart; ``no worse``: at most ``MARGIN`` worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ def paired_interval(deltas: Sequence[float], clusters: Sequence[Hashable], *, le
         low, high = -math.inf, math.inf
     else:
         error = math.sqrt(count / (count - 1) * float(sums @ sums)) / len(values)
-        reach = float(stdtrit(count - 1, (1 + level) / 2)) * error
+        reach = _quantile_of_t((1 + level) / 2, count - 1) * error
         low, high = values.mean() - reach, values.mean() + reach
     return Interval(
         mean=float(values.mean()),
@@ -83,6 +87,35 @@ def paired_interval(deltas: Sequence[float], clusters: Sequence[Hashable], *, le
         pairs=len(values),
         clusters=int(codes.max()) + 1,
     )
+
+
+def conclude(interval: Interval, *, margin: float = MARGIN) -> Conclusion:
+    """The strongest statement that one interval allows.
+
+    All statements are read off the same interval, so they hold together with its level and none costs another error
+    (two one-sided tests at half of the error each: Schuirmann 1987; non-inferiority: lower end above ``-margin``).
+
+    Args:
+        interval: Of a gain; positive is better.
+        margin: How much counts as no difference, in the unit of the interval.
+    """
+    if interval.low > 0:
+        return "better"
+    if interval.high < 0:
+        return "worse"
+    if interval.low > -margin:
+        return "equivalent" if interval.high < margin else "no worse"
+    return "undecided"
+
+
+def one_sided(level: float) -> float:
+    """Level of the two-sided interval each end of which holds with ``level`` by itself: 0.9 for 0.95."""
+    return 1 - 2 * (1 - level)
+
+
+def small_sample_factor(count: int) -> float:
+    """``J`` of Hedges 1981: a gain over the standard deviation of ``count`` values is ``1/J`` too large on average."""
+    return 1 - 3 / (4 * (count - 1) - 1)
 
 
 def look_level(look: int, looks: int, *, level: float = LEVEL) -> float:
@@ -110,4 +143,16 @@ def clearly_below(deltas: Sequence[float], *, error: float = 0.1) -> bool:
         return False
     spread = standard_error(deltas)
     mean = float(np.mean(deltas))
-    return mean < 0 and (spread == 0 or float(stdtr(len(deltas) - 1, mean / spread)) < error)
+    return mean < 0 and (spread == 0 or _share_of_t(mean / spread, len(deltas) - 1) < error)
+
+
+def _quantile_of_t(share: float, freedom: int) -> float:
+    from scipy.special import stdtrit  # here: the names of a space are asked for without scipy
+
+    return float(stdtrit(freedom, share))
+
+
+def _share_of_t(value: float, freedom: int) -> float:
+    from scipy.special import stdtr
+
+    return float(stdtr(freedom, value))

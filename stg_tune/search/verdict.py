@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from stg_tune.search.differences import GuardEvidence, check_guard, gain_between
 from stg_tune.search.encoding import is_cfg_only
-from stg_tune.search.statistics import Interval, paired_interval
+from stg_tune.search.statistics import MARGIN, Conclusion, Interval, conclude, paired_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +56,7 @@ class ScorerEvidence:
     value: float
     """Mean of the winner."""
     spread: float
-    """Between-pair standard deviation of the default on the search pairs (the unit of the objective)."""
+    """Between-pair standard deviation of the default on the confirmation pairs (the unit of the gains)."""
     gain: Interval
     """Paired gain in the scorer's unit, positive is better; pairs that both settings have a score for."""
     unscored: int
@@ -67,13 +68,15 @@ class Verdict:
     """The held-out result."""
 
     improved: bool
-    """The lower bound of ``gain`` is above 0 and every guard holds."""
+    """The lower bound of ``gain`` is above 0 and every guard is proved to hold."""
     reason: str
     """The same in one sentence."""
     winner: GuidanceSpec
     """What the verdict is about."""
     best_cfg: GuidanceSpec
     """The best setting without skip guidance."""
+    best_stg: GuidanceSpec | None
+    """The best setting with skip guidance, which ``stg_gain`` is about: the winner, or the best of the others."""
     gain: Interval
     """Objective of the winner over the default, in baseline standard deviations."""
     stg_gain: Interval | None
@@ -82,8 +85,11 @@ class Verdict:
     """Objective of the best CFG-only setting over the default; ``None``: the default is the best."""
     scorers: tuple[ScorerEvidence, ...]
     """Each scorer apart."""
+    guards: tuple[GuardEvidence, ...]
+    """Each guard with its interval."""
     violations: Mapping[str, float]
-    """Guard -> by how much the winner breaks it (``> 0`` is broken)."""
+    """Guard -> how far its interval reaches over the limit (``> 0``: not proved to hold), and the share of failed
+    pairs."""
     forwards: float
     """Denoiser-forward equivalents a video of the winner over those of the default; 0 when unknown."""
     look: int
@@ -95,7 +101,26 @@ class Verdict:
     def clear(self) -> bool:
         """Nothing more to learn: the gain is decided, and so is the part that STG has in it."""
         undecided = [item for item in (self.gain, self.stg_gain) if item is not None and item.low <= 0 <= item.high]
-        return self.gain.high < 0 or not undecided
+        open_guards = [guard for guard in self.guards if not guard.holds and not guard.broken]
+        return self.gain.high < 0 or not (undecided or open_guards)
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """The winner against the default, guards apart: better, worse, equivalent, no worse, or undecided."""
+        return conclude(self.gain)
+
+    @property
+    def stg_conclusion(self) -> Conclusion | None:
+        """Skip guidance against the best CFG-only setting; ``None``: nothing to compare."""
+        return conclude(self.stg_gain) if self.stg_gain is not None else None
+
+    @property
+    def stg_proved(self) -> bool:
+        """The winner has skip guidance, is an improvement, and is better than the best CFG-only setting as well.
+
+        It is asked only of an improvement, so both claims together are wrong no more often than one.
+        """
+        return self.improved and not is_cfg_only(self.winner) and self.stg_conclusion == "better"
 
 
 def judge_arms(
@@ -104,7 +129,7 @@ def judge_arms(
     """Compare the arms on the pairs they were all measured on.
 
     Args:
-        judge: Knows the baseline on those pairs.
+        judge: Knows the baseline on those pairs, and has its unit from them (``Judge.in_units_of``).
         arms: Which setting plays which part.
         measured: One for each of ``arms.distinct()``.
         level: Two-sided confidence level of every interval.
@@ -114,42 +139,49 @@ def judge_arms(
     by_config = {item.config: item for item in measured}
     default, winner, cfg = (by_config[spec.hash()] for spec in (arms.baseline, arms.winner, arms.best_cfg))
     stg = by_config[arms.best_stg.hash()] if arms.best_stg else None
-    gain = _difference(winner, default, level)
+    gain = gain_between(judge, winner, default, level=level)
+    checked = (check_guard(judge, guard, winner.rows, level=level) for guard in judge.objective.guards)
+    guards = tuple(item for item in checked if item is not None)
+    violations = {**winner.violations, **{guard.name: guard.reach for guard in guards}}
     return Verdict(
-        improved=gain.low > 0 and winner.feasible,
-        reason=_reason(gain, winner),
+        improved=gain.low > 0 and all(value <= 0 for value in violations.values()),
+        reason=_reason(gain, arms.winner, guards, winner.broken),
         winner=arms.winner,
         best_cfg=arms.best_cfg,
+        best_stg=arms.best_stg,
         gain=gain,
-        stg_gain=_difference(stg, cfg, level) if stg is not None else None,
-        cfg_gain=None if cfg is default else _difference(cfg, default, level),
+        stg_gain=gain_between(judge, stg, cfg, level=level) if stg is not None else None,
+        cfg_gain=None if cfg is default else gain_between(judge, cfg, default, level=level),
         scorers=tuple(
             _evidence(judge, name, winner, level) for name in judge.kinds if _comparable(judge, name, winner)
         ),
-        violations=winner.violations,
+        guards=guards,
+        violations=violations,
         forwards=winner.forwards / default.forwards if default.forwards else 0.0,
         look=look,
         looks=looks,
     )
 
 
-def _difference(one: Measurement, other: Measurement, level: float) -> Interval:
-    prompts = {row.pair.key: row.pair.prompt for row in one.rows}
-    keys = [key for key in one.deltas if key in other.deltas]
-    return paired_interval(
-        [one.deltas[key] - other.deltas[key] for key in keys], [prompts[key] for key in keys], level=level
-    )
+_DIFFERENCE = {
+    "worse": "is worse than the default on held-out pairs",
+    "equivalent": f"and the default are equivalent on held-out pairs (less than {MARGIN:g} deviations apart)",
+    "no worse": f"is not shown to be better than the default on held-out pairs; at most {MARGIN:g} deviations worse",
+    "undecided": "cannot be told from the default on held-out pairs",
+}
 
 
-def _reason(gain: Interval, winner: Measurement) -> str:
-    if winner.broken:
-        return f"the chosen setting breaks the guard {winner.broken[0]!r}"
-    kind = "retuned CFG alone" if is_cfg_only(winner.spec) else "the chosen setting"
-    if gain.low > 0:
-        return f"{kind} is better than the default on held-out pairs"
-    if gain.high < 0:
-        return f"{kind} is worse than the default on held-out pairs"
-    return f"{kind} cannot be told from the default on held-out pairs"
+def _reason(gain: Interval, spec: GuidanceSpec, guards: Sequence[GuardEvidence], broken: Sequence[str]) -> str:
+    unproved = [guard.name for guard in guards if not guard.holds and not guard.broken]
+    kind = "retuned CFG alone" if is_cfg_only(spec) else "the chosen setting"
+    found = conclude(gain)
+    if broken:
+        return f"{kind} breaks the guard {broken[0]!r}"
+    if found != "better":
+        return f"{kind} {_DIFFERENCE[found]}"
+    if unproved:
+        return f"{kind} gains, but held-out pairs do not prove that it keeps the guard {unproved[0]!r}"
+    return f"{kind} is better than the default on held-out pairs"
 
 
 def _both(judge: Judge, name: str, winner: Measurement) -> list[Evaluation]:

@@ -1,12 +1,15 @@
 """What is shown while a search works."""
 
 import io
+import json
+from dataclasses import replace
 
 import pytest
 
 from stg_tune.cli import progress
-from stg_tune.cli.progress import PlainLines, left, line, watching
-from stg_tune.search.progress import ProgressEvent, Standing
+from stg_tune.cli.progress import PlainLines, details, left, line, watching
+from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.search.progress import ProgressEvent, Standing, Tracker, event_to_dict
 from stg_tune.search.statistics import Interval
 
 
@@ -19,6 +22,7 @@ def _event(stage: str = "search", done: int = 212, *, held_out: bool = False, be
         total=600,
         stage_done=1,
         stage_total=9,
+        current=(GuidanceSpec(cfg_scale=2.0),),
         best=standing,
         seconds_left=250.0 if best else None,
     )
@@ -72,5 +76,25 @@ def test_a_terminal_gets_a_live_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     with watching(quiet=False) as show:
         show(_event())
-    assert "212/600" in terminal.getvalue()
-    assert "best trial 9: +0.42 [+0.10, +0.74] in-sample" in terminal.getvalue()
+    shown = terminal.getvalue()
+    for part in ("212/600", "1/9", "4:10 left", "best trial 9: +0.42 [+0.10, +0.74] in-sample", "1 worker | CFG 2"):
+        assert part in shown
+
+
+def test_details_name_workers_and_settings() -> None:
+    specs = tuple(GuidanceSpec(cfg_scale=float(scale)) for scale in range(1, 6))
+    event = replace(_event(), workers=5, current=specs)
+    assert details(event)[1] == "5 workers | CFG 1 | CFG 2 | CFG 3 | and 2 more"
+    assert details(replace(_event(best=False), current=())) == ["1 worker"]
+
+
+def test_a_search_tells_who_works_on_what() -> None:
+    events: list[ProgressEvent] = []
+    tracker = Tracker(events.append, None)
+    one, two = GuidanceSpec(cfg_scale=1.0), GuidanceSpec(cfg_scale=2.0)
+    tracker.working([one, one, two, two], 2)
+    assert (events[-1].workers, events[-1].current) == (2, (one, two))
+    for seed in range(2):
+        tracker.evaluated(Evaluation(config=one.hash(), pair=Pair(prompt="a", seed=seed)), True)
+    assert events[-1].current == (two,)
+    assert json.loads(json.dumps(event_to_dict(events[-1])))["current"] == [two.to_dict()]

@@ -15,6 +15,8 @@ def test_a_finished_run_shows_verdict_and_scorers(finished_run: Path, capsys: py
     assert "open-sora-tiny gets better" in out
     assert "STG's own part" in out
     assert "temporal_lpips" in out
+    assert "Score against layer" in out
+    assert "best: 4" in out
 
 
 def test_a_stopped_run_says_so_and_shows_the_best_so_far(stopped_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,24 @@ def test_the_card_quotes_the_best_judged_rows_and_the_last_loss(tmp_path):
     assert "4,150 steps" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "words"),
+    [
+        ("mochi-tiny", "mochi_folder", "12 joint blocks of width 96"),
+        ("svd-tiny", "svd_folder", "9 spatial and 9 temporal"),
+    ],
+)
+def test_the_other_models_have_cards_too(name, folder, words, request, tmp_path):
+    shutil.copytree(request.getfixturevalue(folder), tmp_path / "m")
+    (tmp_path / "m" / "loss.json").write_text(json.dumps([{"step": 2500.0, "loss": 0.5}]))
+    row = {"cfg_scale": "2", "videos": "256", "digit": "0.5", "colour": "1", "direction": "0.25", "frechet": "30"}
+    text = card(name, tmp_path / "m", [row], "layers.csv")
+    assert words in text
+    assert "2,500 steps" in text
+    assert "{" not in text
+    assert max(map(len, text.splitlines())) <= 130
+
+
 def test_a_preset_of_another_model_is_refused(tmp_path):
     other = preset.Preset(
         name="other",

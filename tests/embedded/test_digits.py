@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from stg_tune.embedded import digits
+from stg_tune.errors import StgTuneError
 
 
 def test_the_grammar_is_complete_and_read_back():
@@ -51,3 +52,28 @@ def test_strokes_have_the_colour_of_the_caption_and_stay_on_the_canvas():
         strokes = distance.min(-1) < 45
         assert strokes.any((1, 2)).all(), "the digit is in every frame"
         assert np.bincount(distance.argmin(-1)[strokes]).argmax() == colour
+
+
+def test_a_longer_video_is_the_same_one_that_goes_on():
+    short, long = digits.render(3, "test", seed=2), digits.render(3, "test", seed=2, num_frames=19)
+    assert long.frames.shape == (3, 19, 64, 64, 3)
+    assert np.array_equal(long.frames[:, :17], short.frames)
+    plan = digits.layout(3, "test", seed=2, num_frames=19)
+    steps = np.diff(plan.centres, axis=1)
+    assert np.allclose(steps[:, -2:], steps[:, :2], atol=1e-4), "at the same speed"
+
+
+def test_a_caption_is_rendered_by_its_words_and_seed():
+    first = digits.render_caption("a green three moving up", "test", 5)
+    assert np.array_equal(first, digits.render_caption("a green three moving up", "test", 5))
+    assert not np.array_equal(first, digits.render_caption("a green three moving up", "test", 6))
+    assert not np.array_equal(first, digits.render_caption("a green three moving up", "train", 5))
+    green = np.exp(-np.square((first.astype(float) - digits.RGB[1]) / 40).sum(-1))
+    rows = (green * np.arange(64)[:, None]).sum((1, 2)) / green.sum((1, 2))
+    assert rows[0] - rows[-1] > 8, "it moves up"
+
+
+@pytest.mark.parametrize("text", ["", "a red seven", "a red seven moving left and right"])
+def test_another_text_has_no_picture(text):
+    with pytest.raises(StgTuneError, match="write <colour> <digit> <direction> as in 'a red seven moving left'"):
+        digits.render_caption(text, "test", 0)

@@ -5,7 +5,7 @@ from scipy.linalg import sqrtm
 
 from stg_tune.embedded import digits
 from stg_tune.embedded.checkpoints import to_pixels
-from stg_tune.embedded.judge import frechet, load_judge
+from stg_tune.embedded.judge import frechet, load_judge, view_numbers
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +51,11 @@ def test_played_backwards_the_direction_is_wrong(judge, looked_at):
     _, answers = judge.look(to_pixels(batch.frames[:, ::-1].copy()))
     opposite = np.array([1, 0, 3, 2])[batch.direction]
     assert (answers[:, 2] == opposite).mean() > 0.98
+
+
+def test_videos_of_other_lengths_are_looked_at_over_the_same_time(judge):
+    assert view_numbers(17) == view_numbers(19) == [0, 4, 8, 12, 16]
+    pixels = to_pixels(digits.render(4, "test", seed=1, num_frames=19).frames)
+    usual, _ = judge.look(pixels[:, :17])
+    for other in (pixels, pixels[:, :17:2]):  # two frames more; every second frame
+        assert np.allclose(judge.look(other)[0], usual, atol=1e-5)

@@ -118,6 +118,7 @@ SAYS = {
     ),
     "comfyui-ltxvideo": Says(families=("ltx",), ops=("attention",), schedule=True, **_X0),
     "comfyui-ltxvideo-node": Says(families=("ltx",), ops=("attention",), schedule=True, **_X0),
+    "comfyui-ltxvideo-multimodal": Says(families=("ltx2",), ops=("attention",), windows=False, scope="all", **_X0),
     "comfyui-slg": Says(families=DIT, **_X0),
     "comfyui-slg-simple": Says(families=DIT, scales=(1.0,), **_UNCOND),
     "comfyui-sd3": Says(families=("sd3",)),

@@ -65,6 +65,7 @@ def test_what_is_written_is_read_back(kit, name, data):
         ("diffusers-community", "mochi/layer-35"),
         ("ltx-video", "ltx/published"),
         ("comfyui-ltxvideo", "ltx/13b-dynamic"),
+        ("comfyui-ltxvideo-multimodal", "ltx2/hq-2-3"),
         ("comfyui-slg", "hunyuan-video/published"),
         ("comfyui-slg-simple", "wan/slg-5b"),
         ("comfyui-sd3", "sd3/published"),

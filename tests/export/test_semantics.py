@@ -240,6 +240,41 @@ def test_published_schedules_of_comfyui_are_read(kit):
     assert any("return zeros" in loss for loss in made.losses)
 
 
+def test_the_simple_nodes_of_ltxvideo_are_read(kit):
+    """Their defaults: CFG 1, STG 1, rescale 0.7 of x0, blocks 14 and 19."""
+    links = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0]}
+    nodes = {
+        "4": {"class_type": "LTXVApplySTG", "inputs": {"model": ["1", 0], "block_indices": "14, 19"}},
+        "5": {"class_type": "STGGuider", "inputs": {**links, "cfg": 3.0, "stg": 2.0, "rescale": 0.5}},
+    }
+    like = kit.preset("ltx")
+    made = import_(json.dumps(nodes), "comfyui-ltxvideo-node", like)
+    wanted = kit.step(3.0, 0.5, ({"blocks": (14, 19)}, "attention", "cond", 2.0))
+    assert kit.meaning(made.preset) == [wanted] * like.generation.num_inference_steps
+    nodes["5"]["inputs"], nodes["4"]["inputs"] = links, {"model": ["1", 0]}
+    usual = import_(json.dumps(nodes), "comfyui-ltxvideo-node", like).preset
+    assert kit.meaning(usual)[0] == kit.step(1.0, 0.7, ({"blocks": (14, 19)}, "attention", "cond", 1.0))
+    del nodes["4"]
+    with pytest.raises(StgTuneError, match="exactly one node LTXVApplySTG is expected, found 0"):
+        import_(json.dumps(nodes), "comfyui-ltxvideo-node", like)
+
+
+def test_the_sound_of_ltx_2_is_not_taken_for_its_video():
+    like = find_published("ltx2/published-2-3")
+    nodes = json.loads(export(like, "comfyui-ltxvideo-multimodal").text)
+    sound = {**nodes["video"]["inputs"], "modality": "AUDIO", "cfg": 7.0}
+    both = {"sound": {"class_type": "GuiderParameters", "inputs": sound}, **nodes}
+    assert import_(json.dumps(both), "comfyui-ltxvideo-multimodal", like).preset.spec.cfg_scale == 3.0
+    nodes["video"]["inputs"] |= {"modality_scale": 3.0, "skip_step": 2, "cross_attn": False}
+    with pytest.raises(
+        StgTuneError, match=r"modality_scale is left out.*skip_step is left out.*cross_attn is left out"
+    ):
+        import_(json.dumps(nodes), "comfyui-ltxvideo-multimodal", like)
+    del nodes["video"]
+    with pytest.raises(StgTuneError, match="modality VIDEO is expected, found 0"):
+        import_(json.dumps(nodes), "comfyui-ltxvideo-multimodal", like)
+
+
 def test_families_are_checked(kit):
     refused(find_published("mochi/published"), "wan2gp", "not for mochi", lossy=True)
     refused(find_published("mochi/published"), "nothing", "there is no target 'nothing'")

@@ -167,6 +167,17 @@ def comfyui_ltxvideo_node(text, preset):
     return _by_sigma(data, preset)
 
 
+def comfyui_multimodal(text, preset):
+    """MultimodalGuider takes the scales of a modality from its parameters; modality_scale 1 is off."""
+    nodes = json.loads(text)
+    (guider,) = [node["inputs"] for node in nodes.values() if node["class_type"] == "MultimodalGuider"]
+    video = nodes[guider["parameters"][0]]["inputs"]
+    assert (video["modality"], video["modality_scale"], video["skip_step"]) == ("VIDEO", 1.0, 0)
+    skipped = {"blocks": _parse_layers(guider["skip_blocks"])} if video["perturb_attn"] else {}
+    term = (skipped, "attention", "cond", video["stg"]) if skipped else None
+    return [step(video["cfg"], video["rescale"], term)] * preset.generation.num_inference_steps
+
+
 def _by_sigma(data, preset):
     """STGGuiderAdvanced.sigma_to_params_mapping and predict_noise."""
     assert data["cfg_star_rescale"] is False
@@ -306,6 +317,7 @@ TOOLS = {
     "ltx-video": ltx_video,
     "comfyui-ltxvideo": comfyui_ltxvideo,
     "comfyui-ltxvideo-node": comfyui_ltxvideo_node,
+    "comfyui-ltxvideo-multimodal": comfyui_multimodal,
     "comfyui-slg": lambda text, preset: _comfy(
         text, preset, "SkipLayerGuidanceDiT", lambda i: (_dit(i, preset), "residual", "cond", i["scale"])
     ),

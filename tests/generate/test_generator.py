@@ -1,8 +1,11 @@
 """Generation: the pair decides the noise, the specification decides the guidance, nothing else decides anything."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from stg_tune.errors import StgTuneError
 from stg_tune.generate import GenerationFailedError, Generator
 from stg_tune.models.base import ModelEntry
 from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
@@ -114,3 +117,46 @@ def test_out_of_memory_is_a_typed_failure(random_pipeline: OpenSoraPipeline, gen
     with pytest.raises(GenerationFailedError, match=r"oom: .*80 GiB") as caught:
         generator(PLAIN, PAIR)
     assert caught.value.kind == "oom"
+
+
+class _Told:
+    """Pipelines that ask for other things, as far as the generator looks at them."""
+
+    def set_progress_bar_config(self, **settings: object) -> None:
+        pass
+
+
+class _Continues(_Told):
+    def __call__(self, image, height, width, num_frames=None, max_guidance_scale=3.0, fps=7) -> None:
+        pass
+
+
+class _ContinuesByWords(_Told):
+    tokenizer = type("Tokenizer", (), {"model_max_length": 16})
+
+    def __call__(self, image=None, prompt=None, guidance_scale=3.0, max_sequence_length=256) -> None:
+        pass
+
+
+def test_a_pipeline_is_told_what_it_asks_for(random_entry: ModelEntry) -> None:
+    told = Generator(_Continues(), random_entry, image_source=lambda pair: pair.seed)._own_arguments(
+        PLAIN, [PAIR, OTHER]
+    )
+    assert told == {"image": [3, 11], "max_guidance_scale": 3.0, "fps": 8}
+    told = Generator(_ContinuesByWords(), random_entry, image_source=lambda pair: pair.seed)._own_arguments(
+        PLAIN, [PAIR]
+    )
+    assert told == {"image": [3], "prompt": [PAIR.prompt], "guidance_scale": 3.0, "max_sequence_length": 16}
+
+
+def test_without_a_source_no_picture_is_sent(random_entry: ModelEntry) -> None:
+    told = Generator(_ContinuesByWords(), random_entry)._own_arguments(PLAIN, [PAIR])
+    assert "image" not in told
+
+
+def test_the_source_of_pictures_is_that_of_the_record(random_entry: ModelEntry) -> None:
+    entry = replace(random_entry, image_source="stg_tune.embedded.digits:first_frame")
+    (picture,) = Generator(_Continues(), entry)._own_arguments(PLAIN, [PAIR])["image"]
+    assert picture.size == (64, 64)
+    with pytest.raises(StgTuneError, match="is no caption of the digits"):
+        Generator(_Continues(), entry)._own_arguments(PLAIN, [replace(PAIR, prompt="a dog")])

@@ -32,6 +32,20 @@ def test_scale_0_and_empty_windows_are_plain_cfg_bit_for_bit_at_no_cost(harness,
         assert set(run.effects().values()) <= {0.0}
 
 
+def test_nobody_looks_at_a_call_where_the_pipeline_alone_does_everything(harness, stdit):
+    """Reading the timestep would make a GPU wait; a timestep of no schedule shows that it is not read."""
+    inputs = {**harness.inputs(), "timestep": torch.full((4,), 12.0)}
+    idle = harness.spec(harness.term(scale=0.0, spatial=[1]))
+    with guided(harness.pipe(stdit), idle, architecture=harness.architecture) as run:
+        assert torch.equal(stdit(**inputs), stdit(**inputs))
+    assert run.forwards == 8.0
+    with (
+        pytest.raises(StgTuneError, match=r"which is not in pipe\.scheduler\.timesteps"),
+        guided(harness.pipe(stdit), harness.spec(harness.term(spatial=[1])), architecture=harness.architecture),
+    ):
+        stdit(**inputs)
+
+
 def test_the_specification_replaces_the_scale_of_the_pipeline(harness, stdit):
     inputs = harness.inputs()
     c, u = stdit(**inputs)[:, :4].chunk(2)
@@ -69,7 +83,7 @@ def test_an_odd_number_of_rows_cannot_be_both(harness, stdit):
     inputs = {name: value[:3] for name, value in harness.inputs(prompts=4).items()}
     with (
         pytest.raises(StgTuneError, match="called with 3 rows"),
-        guided(harness.pipe(stdit), harness.spec(), architecture=harness.architecture),
+        guided(harness.pipe(stdit), harness.spec(cfg=3.0), architecture=harness.architecture),
     ):
         stdit(**inputs)
 

@@ -27,6 +27,7 @@ def test_every_field_survives_a_round_trip():
     for spec in (
         whole(drawn),
         whole(weak),
+        whole(SkipTerm(name="g", skip_layers={"blocks": (2,)}, skip_op="salient_blur", stg_scale=0.75, blur_sigma=1.5)),
         whole(cfg_source="pipeline", restart=Restart(start=0.2, stop=0.6, count=3)),
         whole(SkipTerm(name="n", skip_layers={"blocks": (0,)}, skip_op="attention", stg_scale=2.0, branch="crossed")),
     ):
@@ -42,6 +43,11 @@ def test_every_field_survives_a_round_trip():
         ({"seed": -1}, "seed of term 't' must be"),
         ({"skip_op": "atention"}, "skip_op of term 't' must be one of attention, residual, attention_all"),
         ({"skip_layers": {}}, "skips no layer"),
+        ({"blur_sigma": 1.0}, "only blur and salient_blur blur"),
+        ({"skip_op": "blur", "blur_sigma": 0}, "by more than 0"),
+        ({"skip_op": "blur", "blur_sigma": 1001.0}, "must be between 0.0 and 1000.0"),
+        ({"skip_op": "salient_blur"}, "without blur_sigma: give one"),
+        ({"skip_op": "salient_blur", "blur_sigma": 1.0, "branch": "crossed"}, "the branch must be 'cond'"),
     ],
 )
 def test_impossible_terms_are_refused(fields, match):

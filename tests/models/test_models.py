@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_name_has_its_record() -> None:
-    assert models.names() == ["open-sora", "open-sora-tiny"]
+    always = {"open-sora", "open-sora-tiny", "mochi", "svd"}
+    assert always <= set(models.names()) <= always | {"mochi-tiny", "svd-tiny"}
     for name in models.names():
         entry = models.entry(name)
         assert entry.name == name
@@ -32,9 +33,21 @@ def test_the_published_model_has_its_published_settings() -> None:
 
 @pytest.mark.parametrize("name", ["opensora", "open-sora-tinny", "", "no/such/folder"])
 def test_an_unknown_name_lists_close_ones_and_all(name: str) -> None:
-    with pytest.raises(StgTuneError, match="Known: open-sora, open-sora-tiny") as caught:
+    with pytest.raises(StgTuneError, match="Known: open-sora, open-sora-tiny, mochi") as caught:
         models.entry(name)
     assert ("did you mean open-sora" in str(caught.value)) == name.startswith("open")
+
+
+def test_an_embedded_model_that_is_not_trained_is_not_listed_and_says_how_to_train_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from stg_tune.models.open_sora import record
+
+    monkeypatch.setattr(record.resources, "files", lambda _: tmp_path)
+    assert models.names() == ["open-sora", "mochi", "svd"]
+    for name in ("mochi-tiny", "svd-tiny"):
+        with pytest.raises(StgTuneError, match=f"python -m stg_tune.embedded.train {name}"):
+            models.load(models.entry(name))
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:

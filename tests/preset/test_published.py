@@ -1,13 +1,15 @@
 """The published settings that ship: complete, loadable without a model, and as their sources have them."""
 
 import json
+from dataclasses import replace
 from importlib import resources
 
 import pytest
 
+from stg_tune import models
 from stg_tune.errors import StgTuneError
 from stg_tune.models.families import FAMILIES
-from stg_tune.preset import find_published, open_preset, published, published_names, save
+from stg_tune.preset import find_published, open_for, open_preset, prior_for, published, published_names, save
 from stg_tune.preset.file import remarks_on
 from stg_tune.records import ALL_SKIP_OPS, BRANCHES
 
@@ -96,6 +98,28 @@ def test_open_preset_takes_names_and_files(tmp_path, monkeypatch):
     (tmp_path / "mochi").mkdir()
     save(find_published("wan/community"), tmp_path / "mochi" / "published")
     assert open_preset("mochi/published").name == "wan/community", "a file wins"
+
+
+def entry_of(family, **stacks):
+    entry = models.entry("open-sora-tiny")
+    architecture = replace(entry.architecture, family=family)
+    return replace(entry, name=f"some {family}", architecture=architecture, depths=stacks)
+
+
+def test_a_preset_must_fit_the_blocks_of_the_model():
+    assert open_for("wan/slg-14b", entry_of("wan", blocks=40)) == find_published("wan/slg-14b")
+    for other in (entry_of("wan", blocks=30), entry_of("mochi", blocks=40)):
+        with pytest.raises(StgTuneError, match=r"the preset wan/slg-14b is for .* its layers mean nothing there"):
+            open_for("wan/slg-14b", other)
+
+
+def test_the_published_setting_of_a_model_is_found_by_its_blocks():
+    assert prior_for(entry_of("mochi", blocks=48)).name == "mochi/published"
+    assert prior_for(entry_of("cogvideox", blocks=30)).name == "cogvideox/published"
+    with pytest.raises(StgTuneError, match="type one of wan/slg-14b, wan/slg-14b-late, wan/slg-14b-layer-10"):
+        prior_for(entry_of("wan", blocks=40))
+    with pytest.raises(StgTuneError, match=r"nothing is published for some mochi .* of the family: mochi/layer-35, "):
+        prior_for(entry_of("mochi", blocks=12))
 
 
 @pytest.mark.parametrize(

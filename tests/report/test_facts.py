@@ -45,7 +45,16 @@ def test_cfg_and_stg_are_told_apart_and_zero_is_admitted(findings: Findings) -> 
 
 def test_a_part_that_hurts_is_named(findings: Findings) -> None:
     worse = replace(findings, stg_gain=Gain(mean=-0.4, low=-0.6, high=-0.2, pairs=24))
-    assert "the videos get worse" in verdict(worse).sentences[-1]
+    said = verdict(worse).sentences
+    assert "the videos get worse" in said[-2]
+    assert said[-1] == "The setting published: paper gains -0.50 [-0.70, -0.30] on 24 pairs: the videos get worse."
+
+
+def test_a_guard_that_is_not_proved_is_told_from_a_broken_one(findings: Findings) -> None:
+    unproved = tuple(replace(guard, state="not proved") for guard in findings.guards)
+    said = " ".join(verdict(replace(findings, improved=False, guards=unproved)).sentences)
+    assert "Not proved to hold, so it does not count as an improvement: the guard motion" in said
+    assert "breaks" not in said
 
 
 def test_a_default_that_nothing_without_stg_beats_is_named(findings: Findings) -> None:
@@ -78,8 +87,9 @@ def test_a_run_without_a_finalist_says_so(findings: Findings) -> None:
 
 
 def test_only_gains_that_exist_are_rows(findings: Findings) -> None:
-    assert len(gain_rows(findings)) == 3
-    assert [row.label for row in gain_rows(replace(findings, cfg_gain=None, stg_gain=None))] == ["tuned vs default"]
+    assert [row.label for row in gain_rows(findings)][3:] == ["published: paper vs default"]
+    alone = replace(findings, cfg_gain=None, stg_gain=None, arms=())
+    assert [row.label for row in gain_rows(alone)] == ["tuned vs default"]
 
 
 def test_layers_are_in_order_and_the_chosen_ones_are_known(findings: Findings) -> None:
@@ -88,6 +98,11 @@ def test_layers_are_in_order_and_the_chosen_ones_are_known(findings: Findings) -
     assert places == sorted(places)
     assert len(places) == 32
     assert facts.chosen == {"spatial": (3, 4)}
+    assert facts.published["other"] == (("temporal", "residual", 2), ("temporal", "residual", 3))
+    assert facts.summary == (
+        "Best single block: spatial 4 (attention), +0.40 ± 0.10. "
+        "12 of 32 lie above zero by more than two standard errors."
+    )
 
 
 def test_the_best_so_far_counts_only_whole_trials_that_keep_the_guards(findings: Findings) -> None:
@@ -97,6 +112,14 @@ def test_the_best_so_far_counts_only_whole_trials_that_keep_the_guards(findings:
     assert points[-1].best == max(point.gain for point in points if point.counts)
     assert points[-1].best < max(point.gain for point in points)
     assert "breaks motion" in points[-1].label
+
+
+def test_the_work_grows_and_the_screen_is_paid_for_before_the_search(findings: Findings) -> None:
+    points = history_facts(findings)
+    assert all(later.spent > earlier.spent for earlier, later in pairwise(points))
+    last_cfg = max(point.spent for point in points if point.stage == "cfg")
+    first = next(point for point in points if point.stage == "search")
+    assert first.spent - last_cfg == pytest.approx(2 * len(findings.layers) + 6 * 1.3)
 
 
 def test_every_term_counts_and_a_missing_effect_stays_missing(findings: Findings) -> None:
@@ -128,5 +151,7 @@ def test_a_specification_reads_as_one_line() -> None:
         terms=(_term({"spatial": (4, 5)}), _term({"x": (1,)}, 0, name="off")),
         rescale=0.5,
     )
+    drawn = SkipTerm(name="d", skip_layers={"x": (1, 2)}, skip_op="residual", stg_scale=1, draw=1)
+    assert describe(_spec(drawn)) == "CFG 3; residual of x 1, 2 (1 of them drawn anew each step) at 1"
     text = describe(GuidanceSpec(cfg_scale=3.0, segments=(segment,)))
     assert text == "CFG 3; CFG 2 in [0, 0.8); attention of spatial 4, 5 at 0.5 in [0, 0.8); rescale 0.5 in [0, 0.8)"

@@ -22,7 +22,7 @@ def refused(text, depths=None):
 
 
 def test_both_shipped_spaces_are_there_and_fit_their_models():
-    assert space_names() == ["open-sora", "open-sora-tiny"]
+    assert space_names() == ["mochi", "mochi-tiny", "open-sora", "open-sora-tiny", "svd", "svd-tiny"]
     for name, depth in DEPTHS.items():
         space = load_space(name, {"spatial": depth, "temporal": depth})
         assert space.family == name
@@ -30,6 +30,23 @@ def test_both_shipped_spaces_are_there_and_fit_their_models():
         assert space.ops == ("attention", "residual")
         assert SearchSpace.from_dict(space.to_dict()) == space
     assert (space.stg_scale.low, space.stg_scale.high, space.stg_scale.scale) == (0.25, 4.0, "log")
+
+
+@pytest.mark.parametrize(
+    ("name", "depths"),
+    [
+        ("mochi", {"blocks": 48}),
+        ("mochi-tiny", {"blocks": 12}),
+        ("svd", {"spatial": 16, "temporal": 16}),
+        ("svd-tiny", {"spatial": 9, "temporal": 9}),
+    ],
+)
+def test_the_spaces_of_the_other_systems_fit_their_models(name, depths):
+    space = load_space(name, depths)
+    assert (space.family, set(space.stacks)) == (name, set(depths))
+    assert SearchSpace.from_dict(space.to_dict()) == space
+    assert all(space.cfg_scale.low <= warm.spec.cfg_scale <= space.cfg_scale.high for warm in space.warm_starts)
+    assert bool(space.warm_starts) != name.endswith("-tiny"), "the real models begin with what is published"
 
 
 def test_every_range_must_say_why_and_where_from(text):

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 
 from stg_tune.errors import StgTuneError
-from stg_tune.search.statistics import clearly_below, look_level, paired_interval, standard_error
+from stg_tune.search.statistics import (
+    Interval,
+    clearly_below,
+    conclude,
+    look_level,
+    one_sided,
+    paired_interval,
+    small_sample_factor,
+    standard_error,
+)
 
 
 def test_one_pair_a_prompt_is_the_ordinary_t_interval():
@@ -75,6 +84,41 @@ def test_power_of_the_small_budget():
     rng = np.random.default_rng(5)
     wins = sum(paired_interval(rng.normal(0.3, 1.0, 100), range(100)).low > 0 for _ in range(600))
     assert 0.80 <= wins / 600 <= 0.90
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "found"),
+    [
+        (0.01, 0.5, "better"),
+        (-0.5, -0.01, "worse"),
+        (-0.1, 0.1, "equivalent"),
+        (-0.1, 0.3, "no worse"),
+        (-0.3, 0.1, "undecided"),
+        (-0.3, 0.3, "undecided"),
+        (-np.inf, np.inf, "undecided"),
+    ],
+)
+def test_one_interval_one_statement(low, high, found):
+    interval = Interval(mean=0.0, low=low, high=high, level=0.95, pairs=9, clusters=9)
+    assert conclude(interval, margin=0.2) == found
+
+
+def test_equivalence_is_claimed_of_what_is_equal_and_not_of_what_is_a_margin_apart():
+    """100 pairs of deviation 0.5: equal settings are mostly called equivalent, those 0.2 apart in 5 % at most."""
+    rng = np.random.default_rng(11)
+
+    def share(gain):
+        found = (conclude(paired_interval(rng.normal(gain, 0.5, 100), range(100))) for _ in range(400))
+        return sum(item == "equivalent" for item in found) / 400
+
+    assert share(0.0) > 0.9
+    assert share(-0.2) <= 0.05
+    assert share(0.2) <= 0.05
+
+
+def test_one_sided_levels_and_the_correction_of_small_samples():
+    assert one_sided(0.95) == pytest.approx(0.9)
+    assert small_sample_factor(8) == pytest.approx(1 / 1.1259, abs=2e-3)  # Gamma functions: Hedges 1981, eq. 6e
 
 
 def test_clearly_below():

@@ -76,7 +76,10 @@ ARCHITECTURE = Architecture(
     family="open-sora",
     pipeline="stg_tune.models.open_sora.pipeline:OpenSoraPipeline",
     denoiser="transformer",
-    stacks=(Stack(name="spatial", path="spatial_blocks"), Stack(name="temporal", path="temporal_blocks")),
+    stacks=(
+        Stack(name="spatial", path="spatial_blocks", axes="space"),
+        Stack(name="temporal", path="temporal_blocks", axes="time"),
+    ),
     interleaved=True,
     rows="cond_first",
     prediction_channels=4,
@@ -101,7 +104,8 @@ ENTRIES = (
         name="open-sora-tiny",
         architecture=ARCHITECTURE,
         depths={"spatial": 8, "temporal": 8},
-        defaults=GenerationDefaults(height=64, width=64, num_frames=17, num_inference_steps=10, cfg_scale=2.0, fps=8),
+        # the scale with the most right digits (results/embedded/open-sora-tiny/layers.csv)
+        defaults=GenerationDefaults(height=64, width=64, num_frames=17, num_inference_steps=10, cfg_scale=4.0, fps=8),
         source="embedded",
         loader=f"{_CHECKPOINT}:load_embedded",
         embedded=True,

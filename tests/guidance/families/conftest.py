@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffusers
 import pytest
@@ -24,6 +25,7 @@ def _load(name):
 _parts = _load("parts")
 Case, Lenient, TinyVae = _parts.Case, _parts.Lenient, _parts.TinyVae
 FURTHER = (*_load("recipe").CASES, *_load("more").CASES)
+kandinsky_inputs = _load("more").kandinsky_inputs
 TEXT, TEXTS, flow, without = _parts.TEXT, _parts.TEXTS, _parts.flow, _parts.without
 masks, per_prompt, rand, texts, valid = _parts.masks, _parts.per_prompt, _parts.rand, _parts.texts, _parts.valid
 
@@ -291,25 +293,6 @@ def cosmos2_inputs(n, cfg):
             "generator": torch.Generator().manual_seed(0)}  # fmt: skip
 
 
-def kandinsky():
-    transformer = diffusers.Kandinsky5Transformer3DModel(
-        in_visual_dim=4, in_text_dim=16, in_text_dim2=8, time_dim=16, out_visual_dim=4, patch_size=(1, 2, 2),
-        model_dim=24, ff_dim=32, num_text_blocks=1, num_visual_blocks=3, axes_dims=(4, 4, 4),
-    )  # fmt: skip
-    return without("Kandinsky5T2VPipeline", *TEXTS, "vae", transformer=transformer, scheduler=flow(shift=5.0))
-
-
-def kandinsky_inputs(n, cfg):
-    lengths = torch.tensor([0, *[8 * (k + 1) for k in range(n)]], dtype=torch.int32)
-    return {
-        "prompt_embeds_qwen": per_prompt(n, 8, 16), "prompt_embeds_clip": per_prompt(n, 8),
-        "negative_prompt_embeds_qwen": per_prompt(n, 8, 16, seed=4), "negative_prompt_embeds_clip": per_prompt(n,
-        8, seed=5),
-        "prompt_cu_seqlens": lengths, "negative_prompt_cu_seqlens": lengths, "latents": per_prompt(n, 2, 4, 4, 4),
-        "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2, "guidance_scale": cfg,
-    }  # fmt: skip
-
-
 def ltx2():
     from diffusers.pipelines.ltx2 import LTX2TextConnectors
 
@@ -369,9 +352,10 @@ CASES = (
     Case(name="cosmos", pipeline="CosmosTextToWorldPipeline", build=cosmos, inputs=cosmos_inputs, cfg=3.0),
     Case(name="cosmos-2", pipeline="Cosmos2VideoToWorldPipeline", build=cosmos2, inputs=cosmos2_inputs, cfg=3.0,
          batch=False),
-    Case(name="kandinsky5", pipeline="Kandinsky5T2VPipeline", build=kandinsky, inputs=kandinsky_inputs),
 )  # fmt: skip
 CASES = (*CASES, *FURTHER)
+sys.modules["stg_tune_tests_families_bases"] = SimpleNamespace(**globals())
+VARIANTS = _load("variants").VARIANTS
 
 
 @pytest.fixture(scope="session")
@@ -381,15 +365,22 @@ def cases():
 
 
 @pytest.fixture(scope="session")
+def variants():
+    """Further pipeline classes of the families."""
+    return VARIANTS
+
+
+@pytest.fixture(scope="session")
 def reference():
     """An independent slow way to guide a pipeline."""
     return _load("slowly")
 
 
 def pytest_generate_tests(metafunc):
-    """A test with an argument ``case`` runs for every tiny pipeline."""
-    if "case" in metafunc.fixturenames:
-        metafunc.parametrize("case", CASES, ids=lambda case: case.name)
+    """A test with an argument ``case`` runs for every tiny pipeline, with ``variant`` for further classes."""
+    for argument, cases in (("case", CASES), ("variant", VARIANTS)):
+        if argument in metafunc.fixturenames:
+            metafunc.parametrize(argument, cases, ids=lambda case: case.name)
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ class TinyVae(nn.Module):
             picked = x[:, :, :: self.temporal_compression_ratio][:, :, :frames]
             latents = nn.functional.avg_pool3d(picked, (1, *[self.spatial_compression_ratio] * 2))
         latents = latents.mean(1, keepdim=True).repeat_interleave(self.channels, 1).to(dtype)
-        mode = SimpleNamespace(mode=lambda: latents, sample=lambda *_: latents)
+        mode = SimpleNamespace(mode=lambda: latents, sample=lambda *_, **__: latents)
         return SimpleNamespace(latent_dist=mode)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from types import SimpleNamespace
 
-import diffusers
 import pytest
 import torch
 
@@ -241,7 +240,7 @@ def test_restart_repeats_its_stretch():
     assert repeated_steps(6, Restart(start=0.3, stop=0.7, count=2)) == [0, 1, 2, 3, 4, 2, 3, 4, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("made", ["mochi", "ltx", "svd"], indirect=True)
+@pytest.mark.parametrize("made", ["mochi", "svd", "wan", "cogvideox"], indirect=True)
 def test_restart_walks_the_schedule_again_and_leaves_the_scheduler_alone(made):
     pipe = made.pipe()
     plain = made.run(pipe, num_inference_steps=4)
@@ -259,26 +258,6 @@ def test_restart_walks_the_schedule_again_and_leaves_the_scheduler_alone(made):
     assert (found - plain).abs().max() > 1e-3
     assert sorted(vars(pipe.scheduler)) == before
     assert torch.equal(made.run(pipe, num_inference_steps=4), plain)
-
-
-def test_restart_noise_has_the_spread_of_the_level_it_goes_back_to():
-    """Flow matching: from ``(1 - s) x + s e`` at s = 0.2 back to 0.6."""
-    from stg_tune.guidance.restart import _Walker
-
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    walker = _Walker(scheduler, Restart(start=0.0, stop=1.0), "flow")
-    clean = torch.full((200_000,), 2.0)
-    torch.manual_seed(0)
-    low = 0.8 * clean + 0.2 * torch.randn_like(clean)
-    high = walker._noised(low, 0.2, 0.6, None)
-    assert float(high.mean()) == pytest.approx(0.4 * 2.0, abs=0.01)
-    assert float(high.std()) == pytest.approx(0.6, abs=0.01)
-
-
-def test_restart_needs_a_one_step_scheduler(made):
-    guidance = GuidanceSpec(cfg_scale=4.0, restart=Restart(start=0.0, stop=0.5))
-    with pytest.raises(StgTuneError, match="UniPCMultistepScheduler"), guided(made.pipe(), guidance):
-        pass
 
 
 def test_steps_that_look_alike_in_half_precision_are_told_apart():

@@ -1,0 +1,271 @@
+"""All benchmarks in one go, about an hour on two cores: ``make bench``.
+
+    python -m benchmarks.suite                        # goes on with an unfinished run of today's code, else begins one
+    python -m benchmarks.suite --only engine_overhead scorers
+
+Each run is one file, ``results/benchmarks/runs/DATE-TIME.json``: hardware, versions, and what each part found. A part
+that fails is recorded with its message and does not stop the others. ``results/benchmarks/README.md`` holds the chosen
+numbers of the last run beside those of the run before it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.machine import machine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = "stg-tune/benchmarks/1"
+FAULT_TESTS = ("test_kill.py", "test_full_disk.py", "test_patience.py", "test_lock.py", "test_storage.py", "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One number of a part that the table shows."""
+
+    label: str
+    """What it is, with its unit."""
+    at: str
+    """Where: keys and list indices with dots between them."""
+    better: str = ""
+    """``more``, ``less`` or nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One benchmark."""
+
+    name: str
+    """In the file and on the command line."""
+    command: tuple[str, ...]
+    """Arguments for Python; ``{out}`` is where it writes JSON, else its last line of output is taken."""
+    result: str = ""
+    """The file below ``{out}``, when that is a folder."""
+    needs: str = ""
+    """A file without which the part is left out."""
+    minutes: float = 10.0
+    """After four times as many it is ended."""
+    figures: tuple[Figure, ...] = ()
+    """What the table shows."""
+
+
+def _figures(*rows: tuple[str, str, str]) -> tuple[Figure, ...]:
+    return tuple(Figure(label=label, at=at, better=better) for label, at, better in rows)
+
+
+PARTS = (
+    Part(
+        name="guidance",
+        command=("benchmarks/guidance.py", "--repetitions", "3", "--out", "{out}"),
+        minutes=15,
+        figures=_figures(
+            ("one skip with prefix reuse over three full rows, first model", "rows.0.ratio_to_three_rows", "less"),
+            ("overhead of a term at scale 0, first model", "rows.0.overhead_at_scale_0", "less"),
+        ),
+    ),
+    Part(
+        name="engine_overhead",
+        command=("benchmarks/engine.py", "overhead", "--seconds", "0.2", "--evaluations", "150"),
+        figures=_figures(("wall time over that of the evaluations, less 1", "overhead", "less")),
+    ),
+    Part(
+        name="engine_first",
+        command=("benchmarks/engine.py", "first"),
+        figures=_figures(("seconds to the first result of a worker", "seconds", "less")),
+    ),
+    Part(
+        name="engine_memory",
+        command=("benchmarks/engine.py", "memory", "--evaluations", "3000"),
+        figures=_figures(("seconds an evaluation, 3,000 of no cost", "seconds_each", "less")),
+    ),
+    Part(
+        name="engine_speedup",
+        command=("benchmarks/engine.py", "speedup", "--evaluations", "24"),
+        figures=_figures(("two workers over one process, embedded model", "over_one_process", "more")),
+    ),
+    Part(
+        name="scorers",
+        command=(
+            *("benchmarks/scorers.py", "--frames", "9", "--height", "128", "--width", "160"),
+            *("--clip", "vit-b-32", "--repeats", "3", "--out", "{out}"),
+        ),
+        figures=_figures(("scorers, times faster than one by one (small videos)", "times_faster.default", "more")),
+    ),
+    Part(
+        name="claims",
+        command=("-m", "benchmarks.claims", "--studies", "null", "gain", "--runs", "100", "--out", "{out}"),
+        result="summary.json",
+        minutes=12,
+        figures=_figures(
+            ("null searches that claim a gain", "studies.null.claims.rate", "less"),
+            ("searches that claim a gain of 0.5", "studies.gain.claims.rate", "more"),
+            ("true gain found of 0.5", "studies.gain.true_gain_found", "more"),
+        ),
+    ),
+    Part(
+        name="efficiency",
+        command=("-m", "benchmarks.efficiency", "--out", "{out}"),
+        needs="benchmarks/efficiency.py",
+        minutes=15,
+    ),
+    Part(
+        name="robustness",
+        command=("-m", "pytest", "-q", "-p", "no:cacheprovider", *(f"tests/search/{name}" for name in FAULT_TESTS)),
+        figures=_figures(("fault tests passed", "passed", "more"), ("fault tests failed", "failed", "less")),
+    ),
+)
+
+
+def run_part(part: Part, root: Path = ROOT) -> dict[str, Any]:
+    """Run one part in a process of its own: ``seconds`` and ``result``, or ``error``."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        target = out if part.result else out.with_suffix(".json")
+        command = [sys.executable, *(word.format(out=target) for word in part.command)]
+        try:
+            done = subprocess.run(
+                command, cwd=root, capture_output=True, text=True, timeout=part.minutes * 240, check=False,
+                env={**os.environ, "PYTHONPATH": str(root)},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return {"error": f"not finished after {part.minutes * 4:g} minutes"}
+        found = _result(part, target, done)
+    return {"seconds": round(time.monotonic() - begun, 1), **found}
+
+
+def _result(part: Part, target: Path, done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    counts = pytest_counts(done.stdout) if "pytest" in part.command else {}
+    if counts:
+        return {"result": counts}
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        return {"error": f"exit code {done.returncode}: {lines[-1][:500]}"}
+    path = target / part.result if part.result else target
+    text = path.read_text(encoding="utf-8") if path.exists() else done.stdout.strip().splitlines()[-1]
+    return {"result": json.loads(text)}
+
+
+def pytest_counts(output: str) -> dict[str, int]:
+    """``{"passed": 12, "failed": 0, "skipped": 1}`` from the last line of pytest; empty when there is none."""
+    found = dict(re.findall(r"(\d+) (passed|failed|skipped|error)", (output.strip().splitlines() or [""])[-1]))
+    counts = {word: int(number) for number, word in found.items()}
+    failed = counts.get("failed", 0) + counts.get("error", 0)
+    return {"passed": counts.get("passed", 0), "failed": failed, "skipped": counts.get("skipped", 0)} if counts else {}
+
+
+def commit(root: Path = ROOT) -> str:
+    """The commit that is measured; ``unknown`` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def open_run(folder: Path, facts: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
+    """The unfinished run of the same code, machine and versions, or a new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = sorted(folder.glob("*.json"))
+    if runs:
+        last = json.loads(runs[-1].read_text(encoding="utf-8"))
+        same = {key: value for key, value in facts.items() if key != "date"}
+        if not last["finished"] and same.items() <= last["machine"].items():
+            return runs[-1], last
+    name = datetime.now(UTC).strftime("%Y-%m-%d-%H%M%S")
+    return folder / f"{name}.json", {"schema": SCHEMA, "machine": dict(facts), "finished": False, "parts": {}}
+
+
+def run_suite(parts: Sequence[Part], out: Path, facts: Mapping[str, str], root: Path = ROOT) -> Path:
+    """Run what is missing, write after each part, then the table; gives the file of the run."""
+    path, data = open_run(out / "runs", facts)
+    for part in parts:
+        if part.name in data["parts"] or (part.needs and not (root / part.needs).exists()):
+            continue
+        data["parts"][part.name] = run_part(part, root)
+        _write(path, data)
+        sys.stdout.write(f"{part.name}: {data['parts'][part.name].get('error', 'done')}\n")
+        sys.stdout.flush()
+    data["finished"] = True
+    _write(path, data)
+    (out / "README.md").write_text(table(out / "runs", parts), encoding="utf-8")
+    return path
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def number_at(data: Any, at: str) -> float | None:
+    """The number under keys and list indices with dots between them; ``None`` when it is not there."""
+    for key in at.split("."):
+        if isinstance(data, list) and key.isdigit() and int(key) < len(data):
+            data = data[int(key)]
+        elif isinstance(data, dict) and key in data:
+            data = data[key]
+        else:
+            return None
+    return float(data) if isinstance(data, int | float) else None
+
+
+def table(folder: Path, parts: Sequence[Part]) -> str:
+    """The last finished run beside the one before."""
+    paths = sorted(folder.glob("*.json"))
+    runs = [run for run in (json.loads(path.read_text(encoding="utf-8")) for path in paths) if run["finished"]]
+    last, before = runs[-1], runs[-2] if len(runs) > 1 else None
+    rows = [row for part in parts for row in _rows(part, last, before)]
+    facts = ", ".join(f"{name} {value}" for name, value in last["machine"].items())
+    head = "| part | number | last run | run before | change | better is |\n|---|---|---|---|---|---|\n"
+    return (
+        "# Benchmarks\n\nRepeat with `make bench`; every run is a file in `runs/`. A machine that does something else\n"
+        f"at the same time makes times longer: compare runs of one idle machine.\n\n{head}"
+        + "\n".join(rows)
+        + f"\n\n{facts}\n"
+    )
+
+
+def _rows(part: Part, last: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
+    found = last["parts"].get(part.name)
+    if found is None:
+        return []
+    if "error" in found:
+        return [f"| {part.name} | failed: {found['error']} | | | | |"]
+    old = (before or {"parts": {}})["parts"].get(part.name, {}).get("result", {})
+    return [_row(part.name, figure, found["result"], old) for figure in part.figures]
+
+
+def _row(name: str, figure: Figure, new: Any, old: Any) -> str:
+    numbers = number_at(new, figure.at), number_at(old, figure.at)
+    shown = ["-" if number is None else f"{number:.4g}" for number in numbers]
+    now, then = numbers
+    change = f"{now / then - 1:+.1%}" if now is not None and then else "-"
+    return f"| {name} | {figure.label} | {shown[0]} | {shown[1]} | {change} | {figure.better} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the suite."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.suite", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], metavar="PART")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    options = parser.parse_args(arguments)
+    chosen = [part for part in PARTS if not options.only or part.name in options.only]
+    path = run_suite(chosen, options.out, {**machine(), "commit": commit()})
+    sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()

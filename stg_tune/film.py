@@ -1,0 +1,97 @@
+"""Films pairs of a run with any setting, for people to compare: the model is loaded only when a clip is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stg_tune import models
+from stg_tune.errors import StgTuneError
+from stg_tune.folder import RunFolder
+from stg_tune.preset import open_for
+from stg_tune.report.facts import describe
+from stg_tune.search import load_run, snapshot
+from stg_tune.vote import Arm, Ballot, Item
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from stg_tune.records import GuidanceSpec, Pair
+    from stg_tune.search import SearchPlan
+
+
+def ballot_of(
+    directory: Path, *, presets: Sequence[str] = (), pairs: int, tell: Callable[[str], None] = lambda _: None
+) -> Ballot:
+    """The ballot of a run: default against tuned, or two presets, on the last held-out pairs, filmed where need be.
+
+    Args:
+        directory: Folder of the run.
+        presets: Two files or names of published presets; empty: the default and what the run has found.
+        pairs: Number of pairs.
+        tell: Told what takes time.
+
+    Raises:
+        StgTuneError: No run, nothing found yet, presets of another model, or not that many pairs.
+    """
+    plan = load_run(directory).plan
+    specs = _specs(directory, plan, presets)
+    chosen, folder = _pairs(plan, pairs), RunFolder.open(directory)
+    settings = {_name(plan, spec): spec for spec in specs}
+    _film(folder, plan, settings, chosen, tell)
+    a, b = (Arm(name=name, words=describe(spec)) for name, spec in settings.items())
+    items = (Item(pair=pair, a=folder.clip(pair, a.name), b=folder.clip(pair, b.name)) for pair in chosen)
+    return Ballot(a=a, b=b, items=tuple(items))
+
+
+def _specs(directory: Path, plan: SearchPlan, presets: Sequence[str]) -> tuple[GuidanceSpec, GuidanceSpec]:
+    if presets:
+        if len(presets) != 2:
+            raise StgTuneError(f"a vote is between two presets, got {len(presets)}: give --preset twice, or not at all")
+        entry = models.entry(plan.model)
+        first, second = (open_for(preset, entry).spec for preset in presets)
+    else:
+        verdict = snapshot(directory).verdict
+        if verdict is None:
+            raise StgTuneError(
+                f"the run in {directory} has not come to a verdict: type stg-tune resume {directory}, or give two "
+                "settings with --preset A --preset B"
+            )
+        first, second = plan.baseline, verdict.winner
+    if first.hash() == second.hash():
+        raise StgTuneError(f"both settings are the same ({describe(first)}): there is nothing to vote on")
+    return first, second
+
+
+def _name(plan: SearchPlan, spec: GuidanceSpec) -> str:
+    """As the clips are named: those that the run has filmed already are found by it."""
+    return "default" if spec.hash() == plan.baseline.hash() else f"tuned-{spec.hash()}"
+
+
+def _pairs(plan: SearchPlan, count: int) -> tuple[Pair, ...]:
+    if not 1 <= count <= len(plan.holdout_pairs):
+        raise StgTuneError(f"the run has {len(plan.holdout_pairs)} held-out pairs, {count} cannot be shown: --pairs N")
+    return plan.holdout_pairs[-count:]
+
+
+def _film(
+    folder: RunFolder,
+    plan: SearchPlan,
+    settings: Mapping[str, GuidanceSpec],
+    pairs: Sequence[Pair],
+    tell: Callable[[str], None],
+) -> None:
+    missing = [
+        (pair, name, spec) for pair in pairs for name, spec in settings.items() if not folder.clip(pair, name).exists()
+    ]
+    if not missing:
+        return
+    tell(f"filming {len(missing)} clips with {plan.model}")
+    from stg_tune.studio import ModelRecipe, Studio
+    from stg_tune.video import write_mp4
+
+    studio = Studio(ModelRecipe.of(plan, folder))
+    for number, (pair, name, spec) in enumerate(missing, start=1):
+        clip = folder.clip(pair, name)
+        write_mp4(studio.generator(spec, pair).video, clip.with_suffix(".part.mp4")).replace(clip)
+        tell(f"{number} of {len(missing)} clips")

@@ -1,0 +1,21 @@
+"""What a search found, in the forms that report and preset take: the two do not know each other (no torch)."""
+
+from __future__ import annotations
+
+from stg_tune.outcome.effects import write_effects
+from stg_tune.outcome.findings import findings_of
+from stg_tune.outcome.page import CLIPS, clip_of, comparison, filmed_pairs, filmed_settings, look, report
+from stg_tune.outcome.provenance import provenance
+
+__all__ = [
+    "CLIPS",
+    "clip_of",
+    "comparison",
+    "filmed_pairs",
+    "filmed_settings",
+    "findings_of",
+    "look",
+    "provenance",
+    "report",
+    "write_effects",
+]

@@ -1,0 +1,153 @@
+"""From the folder of a run to its page, and from several folders to one page that compares them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stg_tune.errors import StgTuneError
+from stg_tune.folder import RunFolder
+from stg_tune.outcome.effects import read_effects
+from stg_tune.outcome.findings import findings_of
+from stg_tune.preset import load as load_preset
+from stg_tune.report import Ballot, Clip, Findings, Knob, write_comparison, write_report
+from stg_tune.search import snapshot
+from stg_tune.vote import VoteFile, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from stg_tune.preset import Preset
+    from stg_tune.records import GuidanceSpec, Pair
+    from stg_tune.search import SearchPlan
+    from stg_tune.search.result import SearchResult
+    from stg_tune.search.verdict import Verdict
+
+
+CLIPS = 8
+"""Held-out pairs that are filmed with the default and with the tuned setting."""
+MOST_PUBLISHED = 2
+"""Published settings that are filmed as well."""
+ASPECTS = {"prompt": "prompt match"}
+"""Questions of the vote whose names do not speak for themselves."""
+
+
+def report(
+    directory: Path,
+    out: Path | None = None,
+    *,
+    assets: bool = False,
+    shrink: Callable[[Path], bytes] | None = None,
+) -> Path:
+    """Write the dashboard of a run, finished or not.
+
+    Args:
+        directory: Folder of the run.
+        out: The HTML file; default ``DIR/report.html``.
+        assets: Put the videos beside the page instead of into it.
+        shrink: Makes a smaller MP4 of a clip that would not fit into the page.
+
+    Raises:
+        StgTuneError: No run, a damaged one, or a place that cannot be written.
+    """
+    target = out or RunFolder.open(directory).report
+    return write_report(look(directory), target, assets=assets, shrink=shrink)
+
+
+def comparison(directories: Sequence[Path], out: Path | None = None) -> Path:
+    """Write one page that lays the runs over each other; default ``comparison.html`` in the first folder.
+
+    Raises:
+        StgTuneError: As for ``report``.
+    """
+    runs = [findings_of(snapshot(directory)) for directory in directories]
+    return write_comparison(runs, out or directories[0] / "comparison.html")
+
+
+def look(directory: Path) -> Findings:
+    """Everything that is known of a run, finished or not; nothing is evaluated and its driver is not disturbed."""
+    from stg_tune.search.importance import importances
+    from stg_tune.search.stored import rows_of
+
+    folder, result = RunFolder.open(directory), snapshot(directory)
+    preset = load_preset(folder.preset) if folder.preset.exists() else None
+    return findings_of(
+        result,
+        rows=rows_of(directory),
+        clips=_clips(folder, result),
+        preset=preset.to_dict() if preset else None,
+        exports=tuple(_exports(preset)) if preset else (),
+        votes=_votes(folder, result),
+        effect_steps=read_effects(folder.effects, result.verdict.winner) if result.verdict else {},
+        knobs=[Knob(name=item.name, share=item.share, chance=item.chance) for item in importances(result)],
+    )
+
+
+def filmed_pairs(plan: SearchPlan) -> tuple[Pair, ...]:
+    """The last held-out pairs: no stage has chosen anything by them."""
+    return plan.holdout_pairs[-CLIPS:]
+
+
+def filmed_settings(plan: SearchPlan, verdict: Verdict) -> dict[str, GuidanceSpec]:
+    """What the filmed pairs are filmed with: word of the page -> setting, each once, default and winner first."""
+    named = {"default": plan.baseline, "tuned": verdict.winner, "CFG alone": verdict.best_cfg}
+    named |= {f"published: {name}": spec for name, spec in list(plan.published.items())[:MOST_PUBLISHED]}
+    first = {spec.hash(): name for name, spec in reversed(named.items())}
+    return {name: spec for name, spec in named.items() if first[spec.hash()] == name}
+
+
+def clip_of(folder: RunFolder, plan: SearchPlan, pair: Pair, spec: GuidanceSpec) -> Path:
+    """Where the video of a pair with a setting is."""
+    return folder.clip(pair, "default" if spec.hash() == plan.baseline.hash() else f"tuned-{spec.hash()}")
+
+
+def _clips(folder: RunFolder, result: SearchResult) -> list[Clip]:
+    """The pairs that were filmed with default and winner, and with what else there is."""
+    if result.verdict is None:
+        return []
+    plan, settings = result.plan, filmed_settings(result.plan, result.verdict)
+    clips = []
+    for pair in filmed_pairs(plan):
+        paths = {name: clip_of(folder, plan, pair, spec) for name, spec in settings.items()}
+        there = {name: path for name, path in paths.items() if path.exists()}
+        if there.keys() >= {"default", "tuned"}:
+            default, tuned = there.pop("default"), there.pop("tuned")
+            clips.append(Clip(prompt=pair.prompt, seed=pair.seed, baseline=default, tuned=tuned, others=there))
+    return clips
+
+
+def _exports(preset: Preset) -> Iterator[tuple[str, str]]:
+    """The commands for the tools that can carry the preset; where something is lost, the command has to say so."""
+    from stg_tune.export import export, targets
+
+    for target in targets():
+        if preset.family not in target.families:
+            continue
+        try:
+            losses = export(preset, target.name, lossy=True).losses
+        except StgTuneError:
+            continue
+        lossy, words = (" --lossy", ", with losses that the command names") if losses else ("", "")
+        out = f"for-{target.name}{target.suffix}"
+        yield f"{target.tool}{words}", f"stg-tune export preset.json --to {target.name}{lossy} -o {out}"
+
+
+def _votes(folder: RunFolder, result: SearchResult) -> tuple[Ballot, ...]:
+    """What people said about default and winner in ``DIR/votes.json``."""
+    if result.verdict is None:
+        return ()
+    votes = VoteFile(folder.path / "votes.json").votes()
+    found: Any = tally(votes, "default", f"tuned-{result.verdict.winner.hash()}")
+    return tuple(
+        Ballot(
+            aspect=ASPECTS.get(item.question, item.question),
+            wins=item.wins,
+            ties=item.ties,
+            losses=item.losses,
+            rate=item.rate,
+            low=item.low,
+            high=item.high,
+            voters=item.voters,
+        )
+        for item in found
+    )

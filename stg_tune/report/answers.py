@@ -1,0 +1,85 @@
+"""The four questions that a reader has, answered in a line each (standard library only)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from stg_tune.report.facts import history_facts
+from stg_tune.report.words import UNIT, describe, places, plural, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stg_tune.records import GuidanceSpec
+    from stg_tune.report.findings import Findings, Gain
+
+
+class Answer(NamedTuple):
+    """What a reader wants to know, and the short answer."""
+
+    question: str
+    short: str
+    more: str
+
+
+def answers(findings: Findings) -> tuple[Answer, ...]:
+    """Which layers, how much better, how sure, at what cost; of a run that goes on, what leads so far."""
+    if not findings.finished:
+        return tuple(_so_far(findings))
+    gain, tuned = findings.tuned_gain, findings.tuned
+    if gain is None or tuned is None:
+        return ()
+    return (
+        Answer("Which layers?", *_which_layers(findings, tuned)),
+        Answer("How much better?", f"{gain.mean:+.2f} {UNIT}", _how_much(gain)),
+        Answer(
+            "How sure?", f"{100 * gain.level:.3g} % interval [{gain.low:+.2f}, {gain.high:+.2f}]", _how_sure(findings)
+        ),
+        Answer("At what cost?", _how_costly(findings), _spent(findings)),
+    )
+
+
+def _which_layers(findings: Findings, tuned: GuidanceSpec) -> tuple[str, str]:
+    if findings.improved:
+        return places(tuned) or "none: CFG alone", describe(tuned)
+    return "none is proved to help", f"The candidate was: {describe(tuned)}."
+
+
+def _so_far(findings: Findings) -> Iterator[Answer]:
+    points = [point for point in history_facts(findings) if point.counts]
+    if not points:
+        return
+    best = max(points, key=lambda point: point.gain)
+    yield Answer(
+        "Best so far?", f"{best.gain:+.2f} {UNIT}", f"{best.label}, on the {plural(best.pairs, 'pair')} that chose it."
+    )
+    yield Answer("How far?", plural(len(points), "configuration"), _spent(findings))
+
+
+def _how_much(gain: Gain) -> str:
+    if gain.low > 0:
+        return f"An average tuned video scores better than about {standing(gain)} of the default's videos."
+    if gain.high < 0:
+        return f"It is a loss: an average video scores better than only about {standing(gain)} of the default's."
+    return "Zero is inside the interval: this may be no gain at all."
+
+
+def _how_sure(findings: Findings) -> str:
+    gain = findings.tuned_gain
+    assert gain is not None
+    share = ""
+    if findings.prompts:
+        better = sum(pair.gain > 0 for pair in findings.prompts)
+        share = f", better on {better} of them"
+    missed = "" if gain.low > 0 else f" A gain above {max(gain.high, 0.0):.2f} can be ruled out."
+    return f"{plural(gain.pairs, 'held-out pair')}{share}. No stage of the search has seen them.{missed}"
+
+
+def _how_costly(findings: Findings) -> str:
+    return f"{findings.cost:.2f} × the work of the default a video" if findings.cost else "unknown"
+
+
+def _spent(findings: Findings) -> str:
+    known = [(name, findings.provenance.get(name)) for name in ("evaluations", "evaluation time")]
+    spent = "; ".join(f"{name}: {text}" for name, text in known if text)
+    return f"Of the whole run: {spent}." if spent else ""

@@ -1,0 +1,149 @@
+"""Who is better, or that it is not known; and that an interrupted comparison goes on."""
+
+import json
+import random
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+
+import pytest
+
+from stg_tune.errors import StgTuneError
+
+
+def test_the_better_setting_is_found_from_either_side(kit, tmp_path) -> None:
+    preset = kit.preset()
+    found = kit.run(kit.plan(preset), kit.evaluate, "a")
+    assert found.better == "first"
+    assert found.reason == f"{preset} is better than {kit.default}"
+    assert found.gain.low > 0
+    back = kit.run(kit.plan("cfg", preset), kit.evaluate, "b")
+    assert back.better == "second"
+    assert back.reason == found.reason
+    assert back.gain.high < 0
+    assert back.plan.pairs == found.plan.pairs
+
+
+def test_each_scorer_has_its_own_gain(kit) -> None:
+    found = kit.run(kit.plan(kit.preset()), kit.evaluate)
+    items = {item.name: item for item in found.scorers}
+    assert set(items) == {"aesthetic", "imaging_quality", "temporal_lpips", "alignment", "motion", "saturation"}
+    first, second = (
+        [kit.evaluate(side.spec, pair).scores["temporal_lpips"] for pair in found.plan.pairs]
+        for side in (found.plan.first, found.plan.second)
+    )
+    lpips = items["temporal_lpips"]
+    assert (lpips.value, lpips.baseline) == (pytest.approx(fmean(first)), pytest.approx(fmean(second)))
+    assert lpips.value < lpips.baseline
+    assert lpips.gain.low > 0, "less is better"
+    assert found.relative_cost == pytest.approx(1.1)
+    assert found.effects == {"first": {"spatial": pytest.approx(0.1)}, "second": {}}
+
+
+def test_where_nothing_differs_nothing_is_claimed(kit) -> None:
+    preset = kit.preset()
+    found = kit.run(kit.plan(preset), partial(kit.evaluate, lift=0.0))
+    assert found.better is None
+    assert found.reason == f"{preset} and {kit.default} are equivalent: less than 0.2 standard deviations apart"
+    assert found.gain.low < 0 < found.gain.high
+
+
+def test_where_little_is_known_little_is_said(kit) -> None:
+    def noisy(spec, pair):
+        noise = random.Random(f"{pair.key} {spec.hash()}").gauss(0, 3)
+        done = kit.evaluate(spec, pair, lift=0.0)
+        return replace(done, scores={name: value + noise for name, value in done.scores.items()})
+
+    preset = kit.preset()
+    found = kit.run(kit.plan(preset), noisy)
+    assert found.better is None
+    assert found.reason in (
+        f"no difference is proven between {preset} and {kit.default}",
+        f"{preset} is not proven better than {kit.default}; it is at most 0.2 standard deviations worse",
+    )
+
+
+def test_a_setting_that_freezes_the_video_does_not_win_from_either_side(kit) -> None:
+    frozen = partial(kit.evaluate, motion=0.5)
+    for number, sides in enumerate([(kit.preset(), "cfg"), ("cfg", kit.preset())]):
+        found = kit.run(kit.plan(*sides), frozen, f"out{number}")
+        assert found.better is None
+        assert f"scores higher than {kit.default}, but breaks the guard 'motion" in found.reason
+        broken = [item.name for item in found.guards if item.broken]
+        assert broken == (["alignment drop_at_most_sd 0.25"] if number else ["motion at_least_fraction 0.95"])
+
+
+def test_an_interrupted_comparison_goes_on(kit, tmp_path) -> None:
+    plan = kit.plan(kit.preset())
+    whole = kit.run(plan, kit.evaluate, "whole")
+    seen = []
+
+    def stopping(spec, pair):
+        if len(seen) == 25:
+            raise KeyboardInterrupt
+        seen.append((spec.hash(), pair.key))
+        return kit.evaluate(spec, pair)
+
+    with pytest.raises(KeyboardInterrupt):
+        kit.run(plan, stopping)
+    assert json.loads((tmp_path / "out" / "state.json").read_text())["status"] == "interrupted"
+    assert not (tmp_path / "out" / "result.json").exists()
+    first = list(seen)
+
+    def counting(spec, pair):
+        seen.append((spec.hash(), pair.key))
+        return kit.evaluate(spec, pair)
+
+    found = kit.run(plan, counting)
+    assert len(first) == 25
+    assert len(seen) == len(set(seen)) == 60
+    assert found.to_dict() == whole.to_dict()
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == found.to_dict()
+
+
+def test_pairs_of_both_settings_are_evaluated_side_by_side(kit) -> None:
+    seen = []
+
+    def noting(spec, pair):
+        seen.append(pair.key)
+        return kit.evaluate(spec, pair)
+
+    kit.run(kit.plan("cfg=7"), noting)
+    assert seen[0::2] == seen[1::2]
+
+
+def _failing(kit, share, config):
+    def fails(spec, pair):
+        done = kit.evaluate(spec, pair)
+        bad = spec.hash() == config and pair.seed % 100 < share
+        return replace(done, scores={}, error="nan: made up") if bad else done
+
+    return fails
+
+
+def test_failed_pairs_are_counted_and_never_win(kit) -> None:
+    plan = kit.plan(kit.preset())
+    failing = _failing(kit, 20, plan.first.spec.hash())
+    count = sum(bool(failing(plan.first.spec, pair).error) for pair in plan.pairs)
+    assert 0 < count < 15
+    found = kit.run(plan, failing)
+    assert found.failures == {"first": count, "second": 0}
+    assert found.better is None
+    assert plan.second.name in found.reason
+
+
+@pytest.mark.parametrize("side", ["first", "second"])
+def test_a_setting_that_mostly_fails_cannot_be_compared(kit, side) -> None:
+    plan = kit.plan(kit.preset())
+    with pytest.raises(StgTuneError, match=r"gives no video on 30 of 30 pairs: .* nan: made up"):
+        kit.run(plan, _failing(kit, 100, getattr(plan, side).spec.hash()))
+
+
+def test_a_crash_is_noted_in_the_state(kit, tmp_path) -> None:
+    def crashing(spec, pair):
+        raise ZeroDivisionError("made up")
+
+    with pytest.raises(ZeroDivisionError):
+        kit.run(kit.plan("cfg=7"), crashing)
+    state = json.loads((tmp_path / "out" / "state.json").read_text())
+    assert (state["status"], state["message"]) == ("failed", "ZeroDivisionError: made up")

@@ -1,0 +1,86 @@
+"""The Frechet joint distance sees wrong answers and sameness, where accuracy or the plain distance see one of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from stg_tune.embedded import digits
+from stg_tune.embedded.checkpoints import to_pixels
+from stg_tune.embedded.joint import CHOICES, JointReference, joined, load_joint, save_joint
+from stg_tune.embedded.judge import frechet, load_judge
+from stg_tune.embedded.truth import Judged, joint_gain
+
+
+def _asked(rng, count):
+    return np.stack([rng.integers(0, choices, count) for choices in CHOICES], 1)
+
+
+def _features(rng, asked):
+    """Ten features that follow the digit, six the colour, and noise."""
+    clean = _clean(asked)
+    return 3 * clean + rng.normal(size=clean.shape)
+
+
+def _clean(asked):
+    return np.concatenate([np.eye(count)[asked[:, i]] for i, count in enumerate(CHOICES[:2])], 1)
+
+
+@pytest.fixture
+def reference():
+    rng = np.random.default_rng(0)
+    asked = _asked(rng, 4000)
+    both = joined(_features(rng, asked), asked, 2.0)
+    return JointReference(weight=2.0, mean=both.mean(0), covariance=np.cov(both, rowvar=False))
+
+
+def _marginal(reference, features):
+    size = features.shape[1]
+    own = features.mean(0), np.cov(features, rowvar=False)
+    return frechet(*own, reference.mean[:size], reference.covariance[:size, :size])
+
+
+def test_videos_that_do_not_show_what_was_asked_for_are_far_though_their_features_are_right(reference):
+    rng = np.random.default_rng(1)
+    asked = _asked(rng, 2000)
+    features = _features(rng, asked)
+    right, wrong = reference.distance(features, asked), reference.distance(features[::-1], asked)
+    assert _marginal(reference, features) == pytest.approx(_marginal(reference, features[::-1]))
+    assert 10 * right < wrong
+
+
+def test_videos_that_all_look_the_same_are_far_though_every_answer_is_right(reference):
+    rng = np.random.default_rng(2)
+    asked = _asked(rng, 2000)
+    features = _features(rng, asked)
+    clean = _features(rng, asked) * 0 + 3 * np.concatenate(
+        [np.eye(c)[asked[:, i]] for i, c in enumerate(CHOICES[:2])], 1
+    )
+    assert reference.distance(clean, asked) > reference.distance(features, asked) + 5
+
+
+def test_the_gain_lies_in_its_interval_and_has_the_right_sign(reference):
+    rng = np.random.default_rng(3)
+    asked = _asked(rng, 400)
+    features = _features(rng, asked)
+    good = Judged(features=features, answers=asked)
+    bad = Judged(features=features[::-1], answers=asked)
+    gain, low, high = joint_gain(reference, good, bad, asked)
+    assert gain == pytest.approx(reference.distance(bad.features, asked) - reference.distance(good.features, asked))
+    assert 0 < low < gain < high
+
+
+def test_a_saved_reference_is_read_back(reference, tmp_path):
+    save_joint(reference, tmp_path)
+    again = load_joint(tmp_path)
+    assert again.weight == reference.weight
+    np.testing.assert_array_equal(again.mean, reference.mean)
+    np.testing.assert_array_equal(again.covariance, reference.covariance)
+
+
+@torch.inference_mode()
+def test_real_videos_are_near_the_shipped_reference_until_their_captions_are_exchanged():
+    batch = digits.render(200, "test", seed=77)
+    features, _ = load_judge().look(to_pixels(batch.frames))
+    asked = np.stack([batch.digit, batch.colour, batch.direction], 1)
+    shipped = load_joint()
+    assert shipped.distance(features, asked) < 0.3 * shipped.distance(features, asked[::-1])

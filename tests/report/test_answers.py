@@ -1,0 +1,57 @@
+"""Answers: a stranger reads which layers, how much, how sure, at what cost."""
+
+from dataclasses import replace
+
+from stg_tune.records import GuidanceSpec
+from stg_tune.report import Findings, Gain
+from stg_tune.report.answers import answers
+from stg_tune.report.facts import history_facts
+
+
+def _short(findings: Findings) -> dict[str, str]:
+    return {item.question: f"{item.short} {item.more}" for item in answers(findings)}
+
+
+def test_four_questions_are_answered(findings: Findings) -> None:
+    said = _short(findings)
+    assert said["Which layers?"].startswith("attention of spatial blocks 3, 4 ")
+    assert said["How much better?"].startswith("+0.62 baseline standard deviations")
+    assert "about 73 % of the default's videos" in said["How much better?"]
+    assert "95 % interval [+0.41, +0.83]" in said["How sure?"]
+    better = sum(pair.gain > 0 for pair in findings.prompts)
+    assert f"24 held-out pairs, better on {better} of them" in said["How sure?"]
+    assert said["At what cost?"].startswith("1.31 × the work of the default a video")
+
+
+def test_nothing_is_promised_when_zero_is_inside(findings: Findings) -> None:
+    said = _short(replace(findings, improved=False, tuned_gain=Gain(mean=0.1, low=-0.1, high=0.3, pairs=24)))
+    assert said["Which layers?"].startswith(
+        "none is proved to help The candidate was: CFG 3; attention of spatial 3, 4"
+    )
+    assert "Zero is inside the interval" in said["How much better?"]
+    assert "A gain above 0.30 can be ruled out" in said["How sure?"]
+
+
+def test_a_loss_is_called_a_loss(findings: Findings) -> None:
+    said = _short(replace(findings, improved=False, tuned_gain=Gain(mean=-0.5, low=-0.9, high=-0.1, pairs=24)))
+    assert "It is a loss" in said["How much better?"]
+    assert "only about 31 %" in said["How much better?"]
+    assert "A gain above 0.00 can be ruled out" in said["How sure?"]
+
+
+def test_plain_cfg_skips_no_layer(findings: Findings) -> None:
+    said = _short(replace(findings, tuned=GuidanceSpec(cfg_scale=2.0)))
+    assert said["Which layers?"] == "none: CFG alone CFG 2"
+
+
+def test_a_run_that_goes_on_says_what_leads(findings: Findings) -> None:
+    said = _short(replace(findings, finished=False))
+    best = max((point for point in history_facts(findings) if point.counts), key=lambda point: point.gain)
+    assert said["Best so far?"].startswith(
+        f"{best.gain:+.2f} baseline standard deviations {best.label}, on the 6 pairs"
+    )
+    assert answers(replace(findings, finished=False, trials=())) == ()
+
+
+def test_without_evidence_there_is_no_answer(findings: Findings) -> None:
+    assert answers(replace(findings, tuned_gain=None)) == ()
