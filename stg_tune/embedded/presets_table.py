@@ -30,12 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("presets", type=Path, nargs="+", help="preset files; an arm is called after its file")
     parser.add_argument("--model", default="open-sora-tiny")
     parser.add_argument("--videos", type=int, default=1024, help="videos an arm (default: 1024)")
-    parser.add_argument("--folder", type=Path, default=Path("training/truth"), help="judged videos are kept here")
+    parser.add_argument("--folder", type=Path, default=Path("training/truth"), help="judged videos are kept below it")
     parser.add_argument("--out", type=Path, default=Path("results/embedded"))
     options = parser.parse_args(arguments)
     entry = models.entry(options.model)
     arms = [(path.stem, load_for(path, entry.name)) for path in options.presets]
-    table = Table(Generator(models.load(entry), entry), load_judge(), truth_pairs(options.videos), options.folder)
+    pairs, folder = truth_pairs(options.videos), options.folder / entry.name
+    table = Table(Generator(models.load(entry), entry), load_judge(), pairs, folder)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
     with torch.inference_mode():
         table.add("default", default, default, options.videos)

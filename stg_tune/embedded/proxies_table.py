@@ -127,12 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="open-sora-tiny")
     parser.add_argument("--settings", type=int, default=64, help="random settings (default: 64)")
     parser.add_argument("--videos", type=int, default=128, help="videos a setting (default: 128)")
-    parser.add_argument("--folder", type=Path, default=Path("training/proxies"), help="measured settings are kept here")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("training/proxies"), help="measured settings are kept below it"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/embedded"))
     options = parser.parse_args(arguments)
     entry = models.entry(options.model)
     pairs = truth_pairs(options.videos, first_seed=2_000_000)
-    bench = Bench(Generator(models.load(entry), entry), load_judge(), pairs, options.folder)
+    bench = Bench(Generator(models.load(entry), entry), load_judge(), pairs, options.folder / entry.name)
     rng = random.Random(0)
     specs = [random_spec(rng, entry.depths) for _ in range(options.settings)]
     with torch.inference_mode():
