@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -19,12 +19,12 @@ from stg_tune.records import Evaluation, GuidanceSpec, Pair
 from stg_tune.score import default_scorers, embedded_scorers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from stg_tune.folder import RunFolder
     from stg_tune.models.base import ModelEntry
-    from stg_tune.score import Scorer
+    from stg_tune.score import Score, Scorer
     from stg_tune.search import Evaluate, SearchPlan
 
 LIBRARIES = ("torch", "diffusers", "transformers", "optuna", "numpy")
@@ -90,33 +90,53 @@ class Studio:
     @cached_property
     def evaluate(self) -> Evaluate:
         """Generates and scores one pair."""
-        return evaluator(self.generator, self.scorer)
+        return Evaluator(self.generator, self.scorer)
 
 
-def evaluator(generator: Generator, scorer: Scorer) -> Evaluate:
-    """``(spec, pair) -> Evaluation``: all that the search ever sees of a model."""
+class Evaluator:
+    """``(spec, pair) -> Evaluation``: all that the search ever sees of a model.
 
-    def evaluate(spec: GuidanceSpec, pair: Pair) -> Evaluation:
+    Args:
+        generator: Makes videos.
+        scorer: Judges them.
+    """
+
+    def __init__(self, generator: Generator, scorer: Scorer) -> None:
+        self._generator, self._scorer = generator, scorer
+
+    def __call__(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
+        """Generate and score one pair; a failed generation is ``Evaluation.error``."""
         begun = time.perf_counter()
         try:
-            with warnings.catch_warnings():
-                # the search meets settings without effect by itself; the effect is in every row
-                warnings.simplefilter("ignore", UserWarning)
-                done = _scored(spec, pair, generator(spec, pair), scorer)
-            return replace(done, seconds=time.perf_counter() - begun)
+            return self._together(spec, [pair], begun)[0]
         except GenerationFailedError as error:
             return Evaluation(config=spec.hash(), pair=pair, error=str(error), seconds=time.perf_counter() - begun)
 
-    return evaluate
+    def many(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> list[Evaluation]:
+        """Generate and score several pairs at once, or one by one where the batch fails."""
+        try:
+            return self._together(spec, pairs, time.perf_counter())
+        except GenerationFailedError:
+            return [self(spec, pair) for pair in pairs]
+
+    def _together(self, spec: GuidanceSpec, pairs: Sequence[Pair], begun: float) -> list[Evaluation]:
+        with warnings.catch_warnings():
+            # the search meets settings without effect by itself; the effect is in every row
+            warnings.simplefilter("ignore", UserWarning)
+            made = self._generator.many(spec, pairs)
+        videos = torch.stack([one.video.to_float() for one in made])
+        scores = self._scorer(videos, [pair.prompt for pair in pairs])
+        seconds = (time.perf_counter() - begun) / len(pairs)
+        return [_scored(spec, *each, seconds) for each in zip(pairs, made, scores, strict=True)]
 
 
-def _scored(spec: GuidanceSpec, pair: Pair, made: Generated, scorer: Scorer) -> Evaluation:
-    (scores,) = scorer(made.video.to_float()[None], [pair.prompt])
+def _scored(spec: GuidanceSpec, pair: Pair, made: Generated, scores: Mapping[str, Score], seconds: float) -> Evaluation:
     return Evaluation(
         config=spec.hash(),
         pair=pair,
         scores={name: score.value for name, score in scores.items() if score.value is not None},
         unscored={name: score.reason for name, score in scores.items() if score.value is None},
+        seconds=seconds,
         forwards=made.forwards,
         effects=made.effects,
     )

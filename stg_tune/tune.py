@@ -87,7 +87,7 @@ def tune(request: Request, directory: Path, *, storage: str | None, progress: Pr
         KeyboardInterrupt: After a clean stop; ``resume`` goes on.
     """
     entry = models.entry(request.model)
-    layout = layout_of(request.placement, request.model_path)
+    layout = layout_of(request.placement, entry, request.model_path)
     draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
     folder = RunFolder.new(directory, model_path=request.model_path)
     models.fetch(entry, folder.model_path)
@@ -98,7 +98,7 @@ def tune(request: Request, directory: Path, *, storage: str | None, progress: Pr
 def resume(directory: Path, *, budget: str | None, progress: Progress, placement: Placement | None = None) -> Outcome:
     """Go on with the run in a folder, if need be with a larger budget or elsewhere; raises as ``tune`` does."""
     run, folder = load_run(directory), RunFolder.open(directory)
-    layout = layout_of(placement or Placement(), folder.model_path)
+    layout = layout_of(placement or Placement(), models.entry(run.plan.model), folder.model_path)
     studio = Studio(ModelRecipe.of(run.plan, folder))
     check_same(run.plan, studio.scorer)
     plan = replace(run.plan, budget=in_worker_hours(budget, layout.gpus) if budget else run.plan.budget)
@@ -131,9 +131,10 @@ def _search(
     )
 
 
-def layout_of(placement: Placement, model_path: Path | None) -> Layout:
+def layout_of(placement: Placement, entry: ModelEntry, model_path: Path | None) -> Layout:
     """Where pairs are evaluated on this machine, or the cluster that was named."""
-    return lay_out(placement, gpus=torch.cuda.device_count(), worker_bytes=model_bytes(model_path))
+    gpus, size = torch.cuda.device_count(), model_bytes(model_path)
+    return lay_out(placement, gpus=gpus, worker_bytes=size, batch=entry.batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,7 @@ def replay(directory: Path, config: str, pair: str, *, out: Path | None = None) 
 def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
     """The plan and what it will cost, from three evaluations that are timed here and now."""
     entry = models.entry(request.model)
-    layout = layout_of(request.placement, request.model_path)
+    layout = layout_of(request.placement, entry, request.model_path)
     draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
     models.fetch(entry, request.model_path)
     recipe = ModelRecipe(model=entry.name, path=request.model_path)

@@ -22,7 +22,7 @@ from stg_tune.records import GuidanceSpec, Pair, Score, ScoreKind
 from stg_tune.search import SearchPlan, load_space
 from stg_tune.search.progress import silent
 from stg_tune.search.workers.placement import Placement, lay_out
-from stg_tune.studio import ModelRecipe, Studio, check_same, evaluator, numbers_identity, scorer_for, versions
+from stg_tune.studio import Evaluator, ModelRecipe, Studio, check_same, numbers_identity, scorer_for, versions
 from stg_tune.tune import Request, default_prompts, draft_plan, read_prompts, with_warm_starts
 from stg_tune.video import read_video
 
@@ -57,7 +57,7 @@ def generator(random_pipeline: OpenSoraPipeline, random_entry: ModelEntry) -> Ge
 
 @pytest.fixture
 def evaluate(generator: Generator) -> Callable:
-    return evaluator(generator, PixelScorer())
+    return Evaluator(generator, PixelScorer())
 
 
 def test_an_evaluation_carries_scores_cost_and_effects(evaluate: Callable) -> None:
@@ -88,6 +88,40 @@ def test_a_failed_generation_is_a_row_with_its_kind(evaluate: Callable, random_p
     done = evaluate(GuidanceSpec(cfg_scale=3.0), PAIR)
     assert done.error.startswith("nan: ")
     assert done.scores == {}
+
+
+def test_a_batch_gives_what_one_evaluation_each_gives_up_to_rounding(evaluate: Callable) -> None:
+    spec = GuidanceSpec(cfg_scale=3.0)
+    pairs = [PAIR, replace(PAIR, seed=PAIR.seed + 1), replace(PAIR, prompt="a longer caption of a red seven")]
+    together = evaluate.many(spec, pairs)
+    for one, pair in zip(together, pairs, strict=True):
+        alone = evaluate(spec, pair)
+        assert one.pair == pair
+        assert one.scores == pytest.approx(alone.scores, abs=0.01)  # one grey level of 256 is 0.004
+        assert one.forwards == pytest.approx(alone.forwards)
+
+
+def test_one_pair_that_fails_does_not_spoil_its_batch(evaluate: Callable, random_pipeline: OpenSoraPipeline) -> None:
+    bad, decode = replace(PAIR, seed=PAIR.seed + 1), random_pipeline.vae.decode
+    noise = random_pipeline(
+        prompt=[bad.prompt],
+        generator=[torch.Generator("cpu").manual_seed(bad.seed)],
+        output_type="latent",
+        num_inference_steps=1,
+        height=16,
+        width=16,
+        num_frames=1,
+        guidance_scale=3.0,
+    ).frames
+
+    def broken(latents: torch.Tensor, *arguments: object, **named: object) -> torch.Tensor:
+        video = decode(latents, *arguments, **named)
+        spoiled = [(one - noise[0]).abs().max() < 1e-2 for one in latents.to(noise)]
+        return torch.where(torch.tensor(spoiled)[:, None, None, None, None], float("nan"), video)
+
+    random_pipeline.vae.decode = broken
+    done = evaluate.many(GuidanceSpec(cfg_scale=3.0), [PAIR, bad])
+    assert [row.error[:4] for row in done] == ["", "nan:"]
 
 
 def test_prompts_are_lines_without_remarks(tmp_path: Path) -> None:

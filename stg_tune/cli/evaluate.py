@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     extractor = recipe.extracting()
     plan = with_weights(draft, scorer, extractor)
     folder.begin(plan)
-    layout = layout_of(placement_of(arguments), arguments.model_path)
+    layout = layout_of(placement_of(arguments), entry, arguments.model_path)
     with layout.open(recipe, partial(recipe.evaluate, scorer, extractor)) as executor:
         show = _silent if arguments.quiet else _progress
         table = evaluate(plan, folder, executor, scorer, extractor, data=arguments.data, progress=show)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stg_tune.cli.search import add_placement, placement_of, say_outcome, say_stopped
+from stg_tune.cli.search import add_batch, add_placement, placement_of, say_outcome, say_stopped
 
 if TYPE_CHECKING:
     import argparse
@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="folder of the run")
     parser.add_argument("--budget", metavar="B", help="a larger budget: medium, large or a number of evaluations")
     add_placement(parser)
+    add_batch(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

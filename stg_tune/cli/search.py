@@ -48,6 +48,7 @@ def add(commands: Any) -> None:
         "(may be repeated)",
     )
     add_placement(parser)
+    add_batch(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -77,6 +78,16 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus-per-worker", type=float, metavar="C", help="cores, and threads, of one worker")
 
 
+def add_batch(parser: argparse.ArgumentParser) -> None:
+    """The option that says how many pairs a worker takes at once."""
+    parser.add_argument(
+        "--batch",
+        type=int,
+        metavar="B",
+        help="videos of one setting that a worker makes at once (default: the model's own, 1 for large models)",
+    )
+
+
 def placement_of(arguments: argparse.Namespace) -> Placement:
     """What ``add_placement`` has read."""
     from stg_tune.search.workers.placement import Placement
@@ -87,6 +98,7 @@ def placement_of(arguments: argparse.Namespace) -> Placement:
         address=arguments.ray_address,
         gpus=arguments.gpus_per_worker,
         cpus=arguments.cpus_per_worker,
+        batch=getattr(arguments, "batch", 1),  # commands without the option take pair by pair
     )
 
 

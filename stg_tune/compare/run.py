@@ -108,7 +108,7 @@ def compare(request: ComparisonRequest, directory: Path | None, *, progress: Pro
         KeyboardInterrupt: After a clean stop; calling again goes on.
     """
     entry = models.entry(request.model)
-    layout = layout_of(request.placement, request.model_path)
+    layout = layout_of(request.placement, entry, request.model_path)
     draft = draft_comparison(request, entry)
     models.fetch(entry, request.model_path)
     path = request.model_path.resolve() if request.model_path else None

@@ -129,8 +129,9 @@ def evaluate(
     done = total - len(tasks)
     progress(done, total)
     for finished in executor.run(iter(tasks)):
-        folder.add(finished.evaluation)
-        done += 1
+        for evaluation in finished.evaluations:
+            folder.add(evaluation)
+        done += len(finished.evaluations)
         progress(done, total)
     sets = Sets(load=partial(_load, folder.features), reference=reference) if reference else None
     return summarise(plan, folder.rows(), scorer.kinds, sets)

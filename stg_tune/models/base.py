@@ -127,6 +127,8 @@ class ModelEntry:
     """True when the weights ship with the package."""
     summary: str
     """One line for ``stg-tune models``."""
+    batch: int = 1
+    """Videos of one setting that a search generates at once; more pays off where one video leaves the machine idle."""
     fetcher: str = ""
     """``module:function``; ``function(entry, path: Path | None)`` has all files on this machine; empty: they are."""
     repository: str = ""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import time
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 Evaluate = Callable[[GuidanceSpec, Pair], Evaluation]
 """Generates one video and scores it. A failure of the configuration comes back as ``Evaluation.error`` or is raised as
-``EvaluationError``; any other exception ends the search, and ``resume`` goes on from the last finished pair."""
+``EvaluationError``; any other exception ends the search, and ``resume`` goes on from the last finished pair.
+
+An evaluator with a method ``many(spec, pairs) -> list[Evaluation]`` takes several pairs of one setting at once."""
 
 FailureKind = Literal["nan", "oom", "timeout", "crash"]
 
@@ -32,7 +35,7 @@ class EvaluationError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One (configuration, pair) to evaluate."""
+    """One (configuration, pair) to evaluate, or several pairs of one configuration in one batch."""
 
     spec: GuidanceSpec
     """The configuration."""
@@ -40,11 +43,23 @@ class Task:
     """The test case."""
     role: Role
     """Which half of the pairs it belongs to."""
+    more: tuple[Pair, ...] = ()
+    """Further pairs of the same batch."""
 
     @cached_property
     def key(self) -> Key:
-        """What the storage files it under."""
-        return (self.spec.hash(), self.pair.key)
+        """What the storage files it under; of a batch, what tells it from others."""
+        return (self.spec.hash(), "+".join(pair.key for pair in self.pairs))
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """All pairs."""
+        return (self.pair, *self.more)
+
+    def single(self) -> Iterator[Task]:
+        """The pairs as tasks of their own."""
+        for pair in self.pairs:
+            yield replace(self, pair=pair, more=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +69,16 @@ class Finished:
     task: Task
     """What was asked."""
     evaluation: Evaluation
-    """What it gave."""
+    """What it gave; of a batch, for its first pair."""
     worker: str
     """``host:pid`` of the process that did it."""
+    more: tuple[Evaluation, ...] = ()
+    """What the further pairs of a batch gave, in their order."""
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """One for each of ``task.pairs``."""
+        return (self.evaluation, *self.more)
 
 
 class Executor(Protocol):
@@ -89,20 +111,67 @@ class InlineExecutor:
     def run(self, tasks: Iterable[Task]) -> Generator[Finished, None, None]:
         """Yield in the order of ``tasks``."""
         for task in tasks:
-            yield Finished(task=task, evaluation=attempt(self._evaluate, task), worker=self._worker)
+            first, *more = attempt(self._evaluate, task)
+            yield Finished(task=task, evaluation=first, worker=self._worker, more=tuple(more))
 
 
-def attempt(evaluate: Evaluate, task: Task) -> Evaluation:
-    """Evaluate one task; failures that the configuration caused become ``Evaluation.error``, others are raised."""
+class BatchingExecutor:
+    """Hands tasks of one setting that follow each other to another executor as batches.
+
+    One forward pass over several small videos takes less time than several over one; the numbers differ by rounding.
+
+    Args:
+        executor: Evaluates.
+        size: Most pairs of a batch.
+    """
+
+    def __init__(self, executor: Executor, size: int) -> None:
+        self._executor, self._size = executor, size
+
+    @property
+    def slots(self) -> int:
+        """How many batches run at the same time."""
+        return self._executor.slots
+
+    def run(self, tasks: Iterable[Task]) -> Generator[Finished, None, None]:
+        """Yield each batch once as it is finished."""
+        return self._executor.run(batches(tasks, self._size))
+
+
+def batches(tasks: Iterable[Task], size: int) -> Iterator[Task]:
+    """Join up to ``size`` tasks that follow each other and differ in the pair alone."""
+    for _, group in itertools.groupby(tasks, key=lambda task: (task.spec.hash(), task.role)):
+        while chunk := tuple(itertools.islice(group, size)):
+            yield replace(chunk[0], more=tuple(task.pair for task in chunk[1:]))
+
+
+def attempt(evaluate: Evaluate, task: Task) -> tuple[Evaluation, ...]:
+    """Evaluate all pairs of a task; failures that the configuration caused become ``Evaluation.error``.
+
+    A batch that fails is evaluated pair by pair, so that only the pairs that fail alone are marked.
+
+    Raises:
+        Exception: whatever the configuration did not cause.
+    """
+    many = getattr(evaluate, "many", None)
+    if task.more and many is not None:
+        try:
+            return tuple(many(task.spec, task.pairs))
+        except Exception as error:
+            if not _failure(error):
+                raise
+    return tuple(_attempt_one(evaluate, task.spec, pair) for pair in task.pairs)
+
+
+def _attempt_one(evaluate: Evaluate, spec: GuidanceSpec, pair: Pair) -> Evaluation:
     begun = time.monotonic()
     try:
-        return evaluate(task.spec, task.pair)
+        return evaluate(spec, pair)
     except Exception as error:
         failure = _failure(error)
         if not failure:
             raise
-    config, key = task.spec.hash(), task.pair
-    return Evaluation(config=config, pair=key, error=failure, seconds=time.monotonic() - begun)
+    return Evaluation(config=spec.hash(), pair=pair, error=failure, seconds=time.monotonic() - begun)
 
 
 def _failure(error: Exception) -> str:

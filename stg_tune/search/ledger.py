@@ -95,23 +95,33 @@ class Ledger:
         return row
 
     def _commit(self, finished: Finished) -> None:
-        task, evaluation = finished.task, _finite(finished.evaluation)
+        """Keep what is not known yet of a task, all of it in one transaction."""
+        rows = [
+            self._row(task, _finite(evaluation), finished.worker)
+            for task, evaluation in zip(finished.task.single(), finished.evaluations, strict=True)
+            if task.key not in self._known
+        ]
+        if rows:
+            self._table.add(*rows)
+        for row in rows:
+            key = (row.evaluation.config, row.evaluation.pair.key)
+            self._known[key] = row.evaluation
+            self._new.add(key)
+
+    def _row(self, task: Task, evaluation: Evaluation, worker: str) -> Row:
         if (evaluation.config, evaluation.pair.key) != task.key:
             raise StgTuneError(
                 f"asked for configuration {task.key[0]} on pair {task.key[1]}, the evaluator answered for "
                 f"{evaluation.config} on {evaluation.pair.key}: it must return spec.hash() and the pair it was given"
             )
-        row = Row(
+        return Row(
             spec=task.spec,
             evaluation=evaluation,
             role=task.role,
             fidelity=FULL,
-            worker=finished.worker,
+            worker=worker,
             versions=self._versions,
         )
-        self._table.add(row)
-        self._known[task.key] = evaluation
-        self._new.add(task.key)
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:

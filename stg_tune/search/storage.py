@@ -16,7 +16,7 @@ from stg_tune.records import Evaluation, GuidanceSpec, Pair
 from stg_tune.search.patience import patiently, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 _Answer = TypeVar("_Answer")
 
@@ -109,12 +109,12 @@ class EvaluationTable:
                 "model: their numbers must not be mixed; choose another --out folder or --storage"
             )
 
-    def add(self, row: Row) -> None:
-        """Commit one row; a second row for the same configuration, pair and fidelity is an ``StgTuneError``.
+    def add(self, *rows: Row) -> None:
+        """Commit rows, all or none; a second row for the same configuration, pair and fidelity is an ``StgTuneError``.
 
-        While the database is away it is tried again; the row may then have been committed by the try that was cut off.
+        While the database is away it is tried again; the rows may then have been committed by the try that was cut off.
         """
-        values, tries = self._values(row), itertools.count(1)
+        values, tries = [self._values(row) for row in rows], itertools.count(1)
 
         def insert() -> int:
             number = next(tries)
@@ -124,11 +124,11 @@ class EvaluationTable:
         try:
             self._patiently(insert)
         except IntegrityError:
-            if next(tries) > 2 and self._holds(values):
+            if next(tries) > 2 and all(self._holds(row) for row in values):
                 return
+            names = ", ".join(f"configuration {row['config']} on pair {row['pair']}" for row in values)
             raise StgTuneError(
-                f"configuration {row.evaluation.config} on pair {row.evaluation.pair.key} is in the storage already: "
-                "another driver is writing the same study; stop one of them"
+                f"{names} is in the storage already: another driver is writing the same study; stop one of them"
             ) from None
 
     def rows(self) -> list[Row]:
@@ -160,7 +160,7 @@ class EvaluationTable:
                 connection.execute(_RUNS.insert().values(row))
         return known
 
-    def _insert(self, values: Mapping[str, Any]) -> None:
+    def _insert(self, values: Sequence[Mapping[str, Any]]) -> None:
         with self._engine.begin() as connection:
             connection.execute(_EVALUATIONS.insert().values(values))
 

@@ -115,7 +115,7 @@ class GuidanceTrial(tune.Trainable):  # type: ignore[misc]  # Ray has no types
     def step(self) -> dict[str, Any]:
         """Evaluate the next pair."""
         pair = self.problem.pairs[len(self._rows)]
-        self._rows.append(attempt(self._evaluate, Task(spec=self._spec, pair=pair, role="search")))
+        self._rows += attempt(self._evaluate, Task(spec=self._spec, pair=pair, role="search"))
         judge = self.problem.judge
         deltas = [delta for row in self._rows if (delta := judge.delta(row)) is not None]
         feasible = all(value <= 0 for value in judge.violations(self._rows).values())

@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
-from stg_tune.search.executor import Finished, InlineExecutor, Task
+from stg_tune.search.executor import BatchingExecutor, Finished, InlineExecutor, Task
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.storage import EvaluationTable
 
@@ -82,3 +83,31 @@ def test_an_answer_to_another_question_is_refused(make):
 
     with pytest.raises(StgTuneError, match=r"must return spec\.hash\(\)"):
         next(make(InlineExecutor(confused)).run(TASKS))
+
+
+def test_a_batch_is_kept_as_a_whole_and_its_rows_count_when_they_are_asked_for(make):
+    ledger = make(BatchingExecutor(InlineExecutor(score), 3))
+    stream = ledger.run(TASKS)
+    next(stream)
+    stream.close()
+    assert ledger.spent == 1
+    assert [row.evaluation.pair.seed for row in ledger._table.rows()] == [0, 1, 2]
+    assert [row.pair.seed for row in ledger.run(TASKS)] == [0, 1, 2, 3]
+    assert ledger.spent == 4
+
+
+def test_what_a_late_batch_brings_for_the_second_time_is_dropped(make):
+    class Late:
+        """Hands out what another call has abandoned: the same pairs in another batch."""
+
+        slots = 1
+
+        def run(self, tasks):
+            first, *rest = tasks
+            for task in (replace(first, more=(PAIRS[1], PAIRS[2])), replace(first, more=PAIRS[1:2]), *rest):
+                one, *more = (score(task.spec, pair) for pair in task.pairs)
+                yield Finished(task=task, evaluation=one, worker="w", more=tuple(more))
+
+    ledger = make(Late())
+    assert [row.pair.seed for row in ledger.run(TASKS)] == [0, 1, 2, 3]
+    assert len(ledger._table.rows()) == 4

@@ -62,8 +62,8 @@ class Done:
 
     worker: int
     """Its number."""
-    evaluation: Evaluation
-    """What it gave."""
+    evaluations: tuple[Evaluation, ...]
+    """What it gave, one a pair of the task."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,11 +42,11 @@ class Deadlines:
         """One more evaluation took ``seconds``."""
         self._known.append(seconds)
 
-    def limit(self, *, fresh: bool) -> float:
-        """Seconds that the next evaluation may take; ``fresh``: it is the first of its worker."""
+    def limit(self, *, fresh: bool, pairs: int = 1) -> float:
+        """Seconds that the next evaluation of ``pairs`` may take; ``fresh``: it is the first of its worker."""
         if not self._known:
             return self._rule.first
-        usual = max(self._rule.factor * median(self._known), self._rule.least)
+        usual = max(self._rule.factor * median(self._known) * pairs, self._rule.least)
         return max(usual, self._rule.first) if fresh else usual
 
     def explain(self, limit: float) -> str:

@@ -146,7 +146,8 @@ class Pool:
 
     def _begin(self, member: Member, task: Task, *, test: bool) -> None:
         assert self._crew is not None
-        member.job = Job(task=task, begun=self._clock(), limit=self._deadlines.limit(fresh=member.fresh), test=test)
+        limit = self._deadlines.limit(fresh=member.fresh, pairs=len(task.pairs))
+        member.job = Job(task=task, begun=self._clock(), limit=limit, test=test)
         self._crew.assign(member.number, task)
 
     def _take(self, event: Event) -> None:
@@ -161,7 +162,7 @@ class Pool:
             case Unable():
                 self._staff.unable(event)
             case Done():
-                self._done(member, event.evaluation)
+                self._done(member, event.evaluations)
             case Broke():
                 self._broke(member, event)
             case Lost():
@@ -169,16 +170,17 @@ class Pool:
             case _:
                 assert_never(event)
 
-    def _done(self, member: Member, evaluation: Evaluation) -> None:
+    def _done(self, member: Member, evaluations: tuple[Evaluation, ...]) -> None:
         job, member.job, member.fresh = member.job, None, False
         if job is None:
             return
         self._staff.proved()
-        self._test.check(member, job.task, evaluation)
-        if not evaluation.error:
-            self._deadlines.note(self._clock() - job.begun)
+        self._test.check(member, job.task, evaluations)
+        if not any(evaluation.error for evaluation in evaluations):
+            self._deadlines.note((self._clock() - job.begun) / len(evaluations))
         if not job.test:
-            self._ready.append(Finished(task=job.task, evaluation=evaluation, worker=member.name))
+            first, *more = evaluations
+            self._ready.append(Finished(task=job.task, evaluation=first, worker=member.name, more=tuple(more)))
 
     def _broke(self, member: Member, event: Broke) -> None:
         if event.fixable:
@@ -238,8 +240,11 @@ class Pool:
         self._fail(member, task, f"crash: {self._rule.tries} workers died at it; the last one: {message}")
 
     def _fail(self, member: Member, task: Task, error: str, seconds: float = 0.0) -> None:
-        evaluation = Evaluation(config=task.key[0], pair=task.pair, error=error, seconds=seconds)
-        self._ready.append(Finished(task=task, evaluation=evaluation, worker=member.name))
+        first, *more = (
+            Evaluation(config=task.key[0], pair=pair, error=error, seconds=seconds / len(task.pairs))
+            for pair in task.pairs
+        )
+        self._ready.append(Finished(task=task, evaluation=first, worker=member.name, more=tuple(more)))
 
     def _enforce_deadlines(self) -> None:
         now = self._clock()

@@ -115,7 +115,7 @@ class RayCrew:
             kind = Broke if step == "evaluate" else Unable
             return kind(worker=worker, message=answer.message, fixable=answer.fixable)
         if step == "evaluate":
-            return Done(worker=worker, evaluation=answer)
+            return Done(worker=worker, evaluations=answer)
         return Loaded(worker=worker, identity=answer) if step == "load" else self._arrival(worker, answer)
 
     def _arrival(self, worker: int, answer: tuple[str, str]) -> Arrived:

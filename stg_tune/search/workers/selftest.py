@@ -64,14 +64,15 @@ class SelfTest:
         if self._reference is None and not self._given:  # nobody is left to compare with
             self._task = None
 
-    def check(self, member: Member, task: Task, evaluation: Evaluation) -> None:
-        """Compare, when ``task`` is the test.
+    def check(self, member: Member, task: Task, evaluations: tuple[Evaluation, ...]) -> None:
+        """Compare, when ``task`` is the test; of a batch, the first pair stands for all.
 
         Raises:
             StgTuneError: The scores differ.
         """
         if self._task is None or task.key != self._task.key:
             return
+        evaluation = evaluations[0]
         if self._reference is not None:
             compare(self._reference, Reference(task=task, evaluation=evaluation, worker=member.name))
         elif evaluation.error:  # says nothing about workers: the next task is the test

@@ -55,16 +55,16 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - whatever it is, the pool decides
             return _trouble(error, f"{_name()} cannot load the model")
 
-    def evaluate(self, task: Task) -> Evaluation | Trouble:
-        """Evaluate one task."""
+    def evaluate(self, task: Task) -> tuple[Evaluation, ...] | Trouble:
+        """Evaluate one task, pair by pair or in one batch."""
         assert self._evaluate is not None
         try:
-            evaluation = attempt(self._evaluate, task)
+            evaluations = attempt(self._evaluate, task)
         except Exception as error:  # noqa: BLE001 - whatever it is, the pool decides
             return _trouble(error, _name())
-        if evaluation.error:
+        if any(evaluation.error for evaluation in evaluations):
             _free_memory()
-        return evaluation
+        return evaluations
 
 
 def _name() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,7 +57,10 @@ class FakeCrew:
         answer = self.behave(task, worker)
         if answer is None:  # hangs
             return
-        self._later(self.seconds, Done(worker=worker, evaluation=answer) if isinstance(answer, Evaluation) else answer)
+        if isinstance(answer, Evaluation):
+            pairs = task.pairs
+            answer = Done(worker=worker, evaluations=tuple(replace(answer, pair=pair) for pair in pairs))
+        self._later(self.seconds * len(task.pairs), answer)
 
     def fire(self, worker: int) -> None:
         self.fired.append(worker)

@@ -2,7 +2,7 @@ import pytest
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation
-from stg_tune.search.executor import InlineExecutor
+from stg_tune.search.executor import BatchingExecutor, InlineExecutor
 from stg_tune.search.workers import sizing
 from stg_tune.search.workers.executor import RayExecutor
 from stg_tune.search.workers.placement import Placement, lay_out
@@ -107,3 +107,12 @@ def test_the_executor_follows_and_ray_is_not_started_for_nothing(machine):
         assert executor.slots == 2
         assert list(executor.run([])) == []
     assert two.threads == 2
+
+
+def test_the_model_says_how_many_pairs_a_worker_takes_at_once_and_the_user_has_the_last_word(machine):
+    own = lay_out(Placement(workers=1), gpus=0, worker_bytes=GIB, batch=4)
+    with own.open(Recipe(), lambda: Recipe()(1)) as executor:
+        assert isinstance(executor, BatchingExecutor)
+    assert lay_out(Placement(workers=1, batch=1), gpus=0, worker_bytes=GIB, batch=4).batch == 1
+    with pytest.raises(StgTuneError, match="--batch must be between 1 and 64, got 0"):
+        Placement(batch=0)
