@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
     parser.add_argument("--suite", required=True, metavar="S", help=suites)
     parser.add_argument(
-        "--preset", action="append", default=[], type=Path, metavar="FILE", help="compare with plain CFG; repeatable"
+        "--preset", action="append", default=[], metavar="PRESET", help=f"{NAMED}, to compare with plain CFG; repeatable"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the evaluation; the same one goes on")
     parser.add_argument("--samples", type=int, metavar="N", help="videos of each setting (default: the paper's number)")
@@ -90,21 +90,15 @@ def _plan(arguments: argparse.Namespace, chosen: Suite, entry: ModelEntry) -> Ev
     )
 
 
-def _presets(files: list[Path], entry: ModelEntry) -> Mapping[str, GuidanceSpec]:
+def _presets(names: list[str], entry: ModelEntry) -> Mapping[str, GuidanceSpec]:
     from stg_tune import preset as presets
 
     specs: dict[str, GuidanceSpec] = {}
-    for file in files:
-        loaded = presets.load(file)
-        if (loaded.family, dict(loaded.stacks)) != (entry.architecture.family, dict(entry.depths)):
-            raise StgTuneError(
-                f"the preset {file} is for {loaded.model} ({loaded.family}, blocks {dict(loaded.stacks)}), not for "
-                f"{entry.name} ({entry.architecture.family}, blocks {dict(entry.depths)}): its layers mean nothing "
-                "there"
-            )
-        if file.stem in specs:
-            raise StgTuneError(f"two presets are called {file.stem}: rename one of the files")
-        specs[file.stem] = loaded.spec
+    for given in names:
+        name = Path(given).stem
+        if name in specs:
+            raise StgTuneError(f"two presets are called {name}: rename one of the files")
+        specs[name] = presets.open_for(given, entry).spec
     return specs
 
 

@@ -104,6 +104,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
     from stg_tune.preset.record import SCHEMA
 
     for file in sorted(folder.rglob("*.json")):
+        if not file.is_file():  # a pipe would be waited for
+            continue
         try:
             with file.open("rb") as opened:
                 if SCHEMA.encode() in opened.read(SNIFF):

@@ -18,6 +18,7 @@ Nodes = dict[str, dict[str, Any]]
 MODEL, POSITIVE, NEGATIVE = ["MODEL", 0], ["POSITIVE", 0], ["NEGATIVE", 0]
 """Links to nodes of the user's workflow: to be replaced by the ids of his model and text nodes."""
 PASTE = "a workflow in API format; replace the links MODEL, POSITIVE, NEGATIVE by your nodes"
+BYPASS_NOTE = "attention that other nodes replace (SageAttention), and First-Block-Cache, can bypass it in silence"
 SCHEDULE_NOTE = "the window is exact for {steps} steps of a schedule that is shift(linspace), such as simple"
 
 

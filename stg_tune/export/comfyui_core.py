@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from stg_tune.export import comfyui, fields, layouts, windows
 from stg_tune.export.base import Journal, Target
-from stg_tune.export.single import Window, from_window, need_branch, need_op, one_cfg, one_rescale, one_window
+from stg_tune.export.single import (
+    Window,
+    from_window,
+    need_branch,
+    need_op,
+    note_whole_batch,
+    one_cfg,
+    one_rescale,
+    one_window,
+)
 from stg_tune.export.timeline import term_of
 
 if TYPE_CHECKING:
@@ -24,12 +33,14 @@ LTX = ("ltx", "ltx2")
 def write_dit(preset: Preset, journal: Journal) -> str:
     """SkipLayerGuidanceDiT: a weak pass with the prompt, works at CFG 1 too."""
     window = _window(preset, journal, DIT)
+    rescale = one_rescale(preset, window, journal, scope="window", space="x0")
+    note_whole_batch(rescale, journal)
     inputs = {
         "model": comfyui.MODEL,
         **_stacks(preset, window.term, journal),
-        "scale": _positive(window, journal),
+        "scale": _scale(window, journal, most=10),
         **_percents(window, preset, journal),
-        "rescaling_scale": one_rescale(preset, window, journal, scope="window", space="x0"),
+        "rescaling_scale": rescale,
     }
     return comfyui.with_cfg(comfyui.node("SkipLayerGuidanceDiT", inputs, preset.name), one_cfg(window, journal))
 
@@ -68,7 +79,7 @@ def write_sd3(preset: Preset, journal: Journal) -> str:
     window = _window(preset, journal, ("sd3",))
     one_rescale(preset, window, journal, scope="none", space="x0")
     layers = layouts.only_stack(window.term, journal, ("blocks",))
-    inputs = {"model": comfyui.MODEL, "layers": fields.layers_text(layers), "scale": _positive(window, journal)}
+    inputs = {"model": comfyui.MODEL, "layers": fields.layers_text(layers), "scale": _scale(window, journal, most=10)}
     inputs |= _percents(window, preset, journal)
     return comfyui.with_cfg(comfyui.node("SkipLayerGuidanceSD3", inputs, preset.name), one_cfg(window, journal))
 
@@ -94,7 +105,9 @@ def write_stg(preset: Preset, journal: Journal) -> str:
     if preset.family == "ltx2":
         journal.note("sound is guided with the same scale; a preset speaks of the video")
     layers = layouts.only_stack(window.term, journal, ("blocks",))
-    inputs = {"model": comfyui.MODEL, "scale": _positive(window, journal), "blocks": fields.layers_text(layers)}
+    journal.note(comfyui.BYPASS_NOTE)
+    scale = _scale(window, journal, most=100)
+    inputs = {"model": comfyui.MODEL, "scale": scale, "blocks": fields.layers_text(layers)}
     inputs |= _percents(window, preset, journal)
     return comfyui.with_cfg(comfyui.node("LTXVSpatioTemporalGuidance", inputs, preset.name), one_cfg(window, journal))
 
@@ -118,9 +131,10 @@ def _window(preset: Preset, journal: Journal, families: tuple[str, ...]) -> Wind
     return window
 
 
-def _positive(window: Window, journal: Journal) -> float:
-    if window.term.stg_scale < 0:
-        journal.refuse(f"stg_scale {window.term.stg_scale:g} is negative: ComfyUI takes 0 to 100")
+def _scale(window: Window, journal: Journal, *, most: float) -> float:
+    """ComfyUI does not run a node with a value outside the range of its input."""
+    if not 0 <= window.term.stg_scale <= most:
+        journal.refuse(f"stg_scale {window.term.stg_scale:g} cannot be entered: the node takes 0 to {most:g}")
     return float(window.term.stg_scale)
 
 

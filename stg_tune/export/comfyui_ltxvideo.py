@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from stg_tune.errors import StgTuneError
 from stg_tune.export import comfyui, fields, layouts, sigmas
 from stg_tune.export.base import Journal, Target
-from stg_tune.export.single import check_space
+from stg_tune.export.single import check_space, note_whole_batch
 from stg_tune.export.timeline import Span, spans, term_of, to_spec
 from stg_tune.preset.file import parse_json
 
@@ -84,6 +84,9 @@ def _lists(preset: Preset, journal: Journal) -> dict[str, Any]:
     terms = [_term(span, journal) for span in runs]
     if any(span.rescale for span in runs):
         check_space(preset, journal, "x0")
+        note_whole_batch(1.0, journal)
+    if any(terms):
+        journal.note(comfyui.BYPASS_NOTE)
     if len(runs) > 1:
         journal.note("the sigmas fit this preset's schedule and number of steps only")
     return {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stg_tune.errors import StgTuneError
 from stg_tune.export import comfyui, diffusers_ltx2, fields, layouts
 from stg_tune.export.base import Journal, Target
+from stg_tune.export.single import note_whole_batch
 
 if TYPE_CHECKING:
     from stg_tune.preset import Preset
@@ -24,6 +25,8 @@ def write(preset: Preset, journal: Journal) -> str:
     found = diffusers_ltx2.setting(preset, journal)
     diffusers_ltx2.need_all_steps(found, journal)
     journal.note("sound has GuiderParameters of its own; of these a preset does not speak")
+    journal.note(comfyui.BYPASS_NOTE)
+    note_whole_batch(found.rescale, journal)
     parameters = {
         "modality": VIDEO,
         "cfg": found.cfg_scale,

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 from stg_tune.errors import StgTuneError
 from stg_tune.export import diffusers_ltx2, fields, layouts, windows
 from stg_tune.export.base import Journal, Target
-from stg_tune.export.single import Window, from_window, need_branch, need_op, one_cfg, one_rescale, one_window
+from stg_tune.export.single import (
+    Window,
+    from_window,
+    need_branch,
+    need_op,
+    note_whole_batch,
+    one_cfg,
+    one_rescale,
+    one_window,
+)
 from stg_tune.export.timeline import term_of
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ def write_ltx2(preset: Preset, journal: Journal) -> str:
     """Arguments of the LTX-2 pipelines."""
     found = diffusers_ltx2.setting(preset, journal)
     diffusers_ltx2.need_all_steps(found, journal)
+    note_whole_batch(found.rescale, journal)
     journal.note(
         "sound: STG and modality guidance are off, CFG and rescale are the tool's; a preset speaks of the video"
     )
@@ -52,6 +62,8 @@ def read_ltx2(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
         journal.lose("video-skip-step is left out: a preset does not leave out steps")
     if _number(data, "a2v-guidance-scale", 1) != 1:
         journal.lose("a2v-guidance-scale is left out: a preset has none")
+    if any(name.startswith("audio-") for name in data):
+        journal.note(diffusers_ltx2.SOUND_NOTE)
     steps = preset.generation.num_inference_steps
     return diffusers_ltx2.from_arguments(
         _layers(data, "video-stg-blocks"),

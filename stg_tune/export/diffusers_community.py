@@ -27,6 +27,8 @@ FACTOR = 0.7
 """The one factor that ``do_rescaling=True`` has."""
 _RESCALING = ("mochi", "cogvideox", "ltx")
 _STACKS = ("blocks", "double")
+_CRASHES = ("cogvideox", "hunyuan-video")
+"""Families whose pipeline passes the blocks of diffusers 0.42.1 other arguments than they take."""
 
 
 def write(preset: Preset, journal: Journal) -> str:
@@ -41,9 +43,7 @@ def write(preset: Preset, journal: Journal) -> str:
         )
     cfg_scale = _cfg(preset, window, journal)
     rescale = _rescale(preset, window, journal)
-    journal.note("one prompt and one video in a call; the pipeline stays patched afterwards")
-    if preset.family == "wan":
-        journal.note("the pipeline cannot run Wan2.2 (TI2V-5B, A14B)")
+    _note_faults(preset, window, journal)
     call = {
         "num_inference_steps": preset.generation.num_inference_steps,
         **({} if preset.family == "hunyuan-video" else {"guidance_scale": cfg_scale}),
@@ -79,6 +79,17 @@ def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
         num_steps=steps,
         scope="all",
     )
+
+
+def _note_faults(preset: Preset, window: Window, journal: Journal) -> None:
+    journal.note("one prompt and one video in a call; the pipeline stays patched afterwards")
+    if preset.family == "wan":
+        journal.note("the pipeline cannot run Wan2.2 (TI2V-5B, A14B)")
+    if preset.family in _CRASHES:
+        journal.note("with diffusers 0.42.1 this pipeline raises TypeError in the first step; stg_tune.guided does not")
+    last = preset.stacks.get("blocks", 0) - 1
+    if preset.family == "mochi" and last in window.term.skip_layers.get("blocks", ()):
+        journal.refuse(f"the pipeline does not skip the last block of mochi ({last}), and says nothing")
 
 
 def _cfg(preset: Preset, window: Window, journal: Journal) -> float:

@@ -8,31 +8,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stg_tune.export import fields, layouts, windows
+from stg_tune.export import fields, windows
 from stg_tune.export.base import Journal, Target
+from stg_tune.export.diffusers_layers import ATTENTION_OPS, layer_configs, read_term
 from stg_tune.export.single import Window, check_space, one_rescale, one_window
-from stg_tune.export.timeline import Span, inside, term_of, to_spec
+from stg_tune.export.timeline import Span, inside, to_spec
 
 if TYPE_CHECKING:
     from stg_tune.preset import Preset
-    from stg_tune.records import GuidanceSpec, SkipTerm
+    from stg_tune.records import GuidanceSpec
 
 VERSION = "0.42.1"
 FAMILIES = ("mochi", "ltx", "cogvideox", "hunyuan-video", "wan", "latte")
 """Families whose blocks diffusers can skip without further registration."""
 ATTENTION_FAMILIES = ("latte",)
-"""Families whose self-attentions it can perturb."""
+"""Families whose self-attentions it can perturb or leave out."""
 ALMOST_ONE = 1.000001
 """At exactly 1 diffusers turns CFG off and then takes the negative prediction for the weak one."""
 
-_FLAGS = {
-    "residual": (True, False, True),
-    "attention": (False, True, False),
-    "attention_all": (False, True, False),
-    "attention_input": (True, False, False),
-    "feed_forward": (False, False, True),
-}
-"""Operation -> skip_attention, skip_attention_scores, skip_ff."""
 _SLG = {name: f"skip_layer_guidance_{name}" for name in ("scale", "start", "stop")} | {"config": "skip_layer_config"}
 _PAG = {name: f"perturbed_guidance_{name}" for name in ("scale", "start", "stop", "config")}
 _CLASSES = {
@@ -53,13 +46,21 @@ class Guider:
     """What its constructor takes."""
     first_step: bool
     """Whether step 0 should skip, which no argument can say."""
+    attention: bool
+    """Whether it acts on attentions, whose processors diffusers must know."""
 
 
-def guider(preset: Preset, journal: Journal) -> Guider:
-    """The guider of a preset; for the file and for the snippet."""
+def guider(preset: Preset, journal: Journal, *, attention: tuple[str, ...] = ATTENTION_FAMILIES) -> Guider:
+    """The guider of a preset, for the file and for the snippet; ``attention``: families whose attentions it may touch."""
     window = one_window(preset, journal)
+    configs = layer_configs(preset, window.term, journal)
+    touches = window.term.skip_op in ATTENTION_OPS
+    if touches and preset.family not in attention:
+        journal.refuse(
+            f"diffusers {VERSION} cannot perturb the attentions of {preset.family}, of {' and '.join(attention)} only"
+        )
     if window.term.branch == "uncond":
-        return _auto(preset, window, journal)
+        return _auto(preset, window, journal, configs)
     if window.term.branch != "cond":
         journal.refuse(f"its weak prediction sees the prompt; the branch {window.term.branch} cannot be said")
     kind = (
@@ -72,13 +73,13 @@ def guider(preset: Preset, journal: Journal) -> Guider:
         names["scale"]: float(window.term.stg_scale),
         names["start"]: start,
         names["stop"]: stop,
-        names["config"]: _layer_configs(preset, window.term, journal),
+        names["config"]: configs,
         "guidance_rescale": one_rescale(preset, window, journal, scope="all", space="prediction"),
         "use_original_formulation": False,
         **_cfg_window(window, journal),
         "enabled": True,
     }
-    return Guider(kind=kind, arguments=arguments, first_step=window.first == 0)
+    return Guider(kind=kind, arguments=arguments, first_step=window.first == 0, attention=touches)
 
 
 def write(preset: Preset, journal: Journal) -> str:
@@ -88,8 +89,6 @@ def write(preset: Preset, journal: Journal) -> str:
             f"diffusers {VERSION} cannot skip blocks of {preset.family} from a file; try --to diffusers-python"
         )
     made = guider(preset, journal)
-    if made.kind == "PerturbedAttentionGuidance" and preset.family not in ATTENTION_FAMILIES:
-        journal.refuse(f"diffusers {VERSION} cannot perturb the attentions of {preset.family}, of latte only")
     if made.first_step and windows.from_strict(*_bounds(made), preset.generation.num_inference_steps) is None:
         journal.refuse("diffusers never skips in step 0, and the preset skips nowhere else; use --to diffusers-python")
     if made.first_step:
@@ -155,27 +154,7 @@ def _cfg_window(window: Window, journal: Journal) -> dict[str, float]:
     return {"start": start, "stop": stop}
 
 
-def _layer_configs(preset: Preset, term: SkipTerm, journal: Journal) -> list[dict[str, Any]]:
-    if term.skip_op not in _FLAGS:
-        journal.refuse(f"diffusers does {', '.join(_FLAGS)}, not {term.skip_op}")
-    joint = any(stack.text != "none" for stack in layouts.STACKS.get(preset.family, ()))
-    if term.skip_op == "attention" and joint:
-        journal.refuse("diffusers passes the values of text tokens through too: that is the operation attention_all")
-    attention, scores, feed_forward = _FLAGS[term.skip_op]
-    return [
-        {
-            "indices": list(indices),
-            "fqn": layouts.fqn(preset.family, stack, journal),
-            "skip_attention": attention,
-            "skip_attention_scores": scores,
-            "skip_ff": feed_forward,
-            "dropout": 1.0,
-        }
-        for stack, indices in term.skip_layers.items()
-    ]
-
-
-def _auto(preset: Preset, window: Window, journal: Journal) -> Guider:
+def _auto(preset: Preset, window: Window, journal: Journal, configs: list[dict[str, Any]]) -> Guider:
     if window.cfg_scale == 1:
         journal.refuse("it perturbs the negative prediction, which is not computed at CFG 1: nothing would happen")
     for span in window.runs:
@@ -188,14 +167,15 @@ def _auto(preset: Preset, window: Window, journal: Journal) -> Guider:
     start, stop = windows.to_floored(window.first, window.last, window.num_steps)
     arguments = {
         "guidance_scale": window.cfg_scale,
-        "auto_guidance_config": _layer_configs(preset, window.term, journal),
+        "auto_guidance_config": configs,
         "guidance_rescale": window.rescale,
         "use_original_formulation": False,
         "start": start,
         "stop": stop,
         "enabled": True,
     }
-    return Guider(kind="AutoGuidance", arguments=arguments, first_step=False)
+    touches = window.term.skip_op in ATTENTION_OPS
+    return Guider(kind="AutoGuidance", arguments=arguments, first_step=False, attention=touches)
 
 
 def _read_cfg(data: dict[str, Any]) -> float:
@@ -209,7 +189,7 @@ def _read_skip(
 ) -> GuidanceSpec:
     steps = preset.generation.num_inference_steps
     scale, rescale = fields.number(data, names["scale"], 2.8), fields.number(data, "guidance_rescale", 0.0)
-    term = _read_term(data.get(names["config"]), scale, "cond", preset, journal)
+    term = read_term(data.get(names["config"]), scale, "cond", preset, journal)
     start, stop = fields.number(data, names["start"], 0.01), fields.number(data, names["stop"], 0.2)
     skips = windows.within(windows.from_strict(start, stop, steps) if scale else None)
     on = windows.within(
@@ -230,7 +210,7 @@ def _read_skip(
 
 def _read_auto(data: dict[str, Any], cfg_scale: float, preset: Preset, journal: Journal) -> GuidanceSpec:
     steps = preset.generation.num_inference_steps
-    term = _read_term(data.get("auto_guidance_config"), 1.0, "uncond", preset, journal)
+    term = read_term(data.get("auto_guidance_config"), 1.0, "uncond", preset, journal)
     held = windows.from_floored(fields.number(data, "start", 0.0), fields.number(data, "stop", 1.0), steps)
     off = Span(first=0, last=steps - 1, cfg_scale=1.0)
     if held is None or cfg_scale == 1:
@@ -241,51 +221,13 @@ def _read_auto(data: dict[str, Any], cfg_scale: float, preset: Preset, journal: 
     return to_spec(inside(*held, span, outside=off, num_steps=steps), steps)
 
 
-def _read_term(configs: object, scale: float, branch: str, preset: Preset, journal: Journal) -> SkipTerm:
-    entries = configs if isinstance(configs, list) else [configs]
-    layers: dict[str, tuple[int, ...]] = {}
-    ops = set()
-    for entry in entries:
-        if not isinstance(entry, dict):
-            journal.refuse(f"a layer config must be an object, got {str(entry)[:60]!r}")
-        if fields.number(entry, "dropout", 1.0) != 1:
-            journal.refuse(f"dropout {entry['dropout']!r} skips at random: no preset says that")
-        stack = _read_stack(fields.word(entry, "fqn", "auto"), preset, journal)
-        layers[stack] = layers.get(stack, ()) + fields.indices(entry.get("indices"), "indices")
-        ops.add(_read_op(entry, preset, journal))
-    if len(ops) != 1:
-        journal.refuse(f"one operation for all layers is expected, got {', '.join(sorted(ops)) or 'none'}")
-    return term_of(layers, ops.pop(), scale, branch)
-
-
-def _read_stack(path: str, preset: Preset, journal: Journal) -> str:
-    if path == "auto" and len(preset.stacks) == 1:
-        return next(iter(preset.stacks))
-    if path == "auto":
-        journal.refuse("fqn auto picks one of several lists of blocks at random: name it")
-    stack = layouts.stack_at(path, preset)
-    if stack is None:
-        journal.refuse(f"there are no blocks at fqn {path[:80]!r} in {preset.family}")
-    return stack
-
-
-def _read_op(entry: dict[str, Any], preset: Preset, journal: Journal) -> str:
-    defaults = (("skip_attention", True), ("skip_attention_scores", False), ("skip_ff", True))
-    found = tuple(fields.flag(entry, name, default=default) for name, default in defaults)
-    ops = [op for op, flags in _FLAGS.items() if flags == found]
-    if not ops:
-        journal.refuse(f"skip_attention, skip_attention_scores, skip_ff = {found} is no operation of a preset")
-    joint = any(stack.text != "none" for stack in layouts.STACKS.get(preset.family, ()))
-    return ops[-1] if joint else ops[0]
-
-
 TARGET = Target(
     name="diffusers",
     tool="diffusers, guiders of modular pipelines",
     url="https://github.com/huggingface/diffusers",
     suffix=".json",
     families=FAMILIES,
-    says="residual, attention_input, feed_forward; Latte also attention; branch cond, or uncond with AutoGuidance; "
+    says="residual, feed_forward; Latte also attention, attention_input; branch cond, or uncond with AutoGuidance; "
     "one window, not in step 0; rescale in all steps",
     paste="a folder of its own as guider_config.json: SkipLayerGuidance.from_pretrained(folder)",
     write=write,

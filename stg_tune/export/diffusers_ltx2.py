@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 FAMILIES = ("ltx2",)
 ALMOST_ZERO = 1e-9
 """An audio scale of 0 is replaced by the video's (``audio_stg_scale or stg_scale``)."""
-_UNPERTURBED = "Lightricks/LTX-2"
+SOUND_NOTE = "the settings of sound are not read; a preset speaks of the video"
+_PERTURBABLE = ("2.3", "2.4", "2.5")
+"""Versions whose checkpoints are converted for diffusers with perturbable attention."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,7 @@ def write(preset: Preset, journal: Journal) -> str:
     need_all_steps(found, journal)
     if found.stg_scale < 0:
         journal.refuse(f"stg_scale {found.stg_scale:g} is negative: the pipeline then skips nothing")
-    if found.stg_scale and preset.checkpoint == _UNPERTURBED:
-        journal.note(
-            "checkpoints of LTX-2.0 are converted without perturbable attention, so nothing would be skipped: load the "
-            "transformer with perturbed_attn=True"
-        )
+    _note_attention(found, preset, journal)
     journal.note(
         "sound: STG and modality guidance are off, CFG and rescale are the pipeline's; a preset speaks of the video"
     )
@@ -101,6 +99,7 @@ def write_guider(preset: Preset, journal: Journal) -> str:
         if found.cfg_scale != 1:
             journal.lose("outside its window LTX2Guidance has no CFG either")
         journal.note(f"the window is exact for {preset.generation.num_inference_steps} steps")
+    _note_attention(found, preset, journal)
     journal.note("sound has a guider of its own; LTX2Guidance of this file is for the video")
     arguments = {
         "_class_name": "LTX2Guidance",
@@ -117,6 +116,14 @@ def write_guider(preset: Preset, journal: Journal) -> str:
     return fields.pretty(arguments) + "\n"
 
 
+def _note_attention(found: Setting, preset: Preset, journal: Journal) -> None:
+    if found.stg_scale and not any(version in preset.checkpoint for version in _PERTURBABLE):
+        journal.note(
+            "checkpoints of LTX-2.0 are converted without perturbable attention, so nothing would be skipped: load the "
+            "transformer with perturbed_attn=True"
+        )
+
+
 def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
     """Keyword arguments, or the configuration of ``LTX2Guidance``, for the model of ``preset``."""
     layouts.need_family(preset, journal, FAMILIES)
@@ -125,6 +132,8 @@ def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
         journal.refuse(f"_class_name must be LTX2Guidance, got {str(data['_class_name'])[:60]!r}")
     if fields.number(data, "modality_scale", 1.0) != 1:
         journal.lose(f"modality_scale {data['modality_scale']:g} is left out: a preset has none")
+    if any(name.startswith("audio_") for name in data):
+        journal.note(SOUND_NOTE)
     steps = preset.generation.num_inference_steps
     held = windows.from_floored(fields.number(data, "start", 0.0), fields.number(data, "stop", 1.0), steps)
     blocks = fields.indices(data.get("spatio_temporal_guidance_blocks") or [], "spatio_temporal_guidance_blocks")

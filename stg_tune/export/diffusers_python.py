@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 REGISTRABLE = ("hunyuan-video-1.5", "skyreels-v2", "allegro", "cosmos", "cosmos-2")
 """Families whose blocks diffusers skips once they are registered."""
+KNOWN_PROCESSORS = ("wan",)
+"""Families whose attentions it perturbs once their processors are registered."""
 
 _HEAD = '''"""{name}: a diffusers guider, written by stg-tune.
 
@@ -39,16 +41,13 @@ def attach(pipe):
 
 def write(preset: Preset, journal: Journal) -> str:
     """A module with ``guider``, ``prepare(transformer)`` and ``attach(pipe)``."""
-    made = guider(preset, journal)
-    attention = made.kind == "PerturbedAttentionGuidance"
-    if attention and preset.family not in (*ATTENTION_FAMILIES, "wan"):
-        journal.refuse(f"diffusers cannot perturb the attentions of {preset.family}, of latte and wan only")
+    made = guider(preset, journal, attention=(*ATTENTION_FAMILIES, *KNOWN_PROCESSORS))
     if preset.family not in (*FAMILIES, *REGISTRABLE):
         journal.refuse(f"diffusers cannot skip blocks of {preset.family}; run the preset with stg_tune.guided")
     note_windows(made, preset, journal)
     if preset.family not in REGISTRABLE:
         journal.note("standard pipelines of this family take no guider, modular ones do; stg_tune.guided runs both")
-    imports, body = _prepare(preset, needs_processors=attention and preset.family == "wan")
+    imports, body = _prepare(preset, needs_processors=made.attention and preset.family in KNOWN_PROCESSORS)
     return _HEAD.format(name=_docstring(preset.name), kind=made.kind) + imports + _guider(made) + body + _ATTACH
 
 
@@ -100,7 +99,7 @@ TARGET = Target(
     url="https://github.com/huggingface/diffusers",
     suffix=".py",
     families=(*FAMILIES, *REGISTRABLE),
-    says="as diffusers, and step 0, and blocks that diffusers does not know by itself; Wan also attention",
+    says="as diffusers, and step 0, and blocks that diffusers does not know by itself; Wan also attention, attention_input",
     paste="next to your script; attach(pipe) on a modular pipeline, or one with a guider (HunyuanVideo-1.5, Motif)",
     write=write,
 )

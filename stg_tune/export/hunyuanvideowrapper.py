@@ -28,8 +28,8 @@ def write(preset: Preset, journal: Journal) -> str:
     op = need_op(window.term, journal, tuple(_MODES.values()))
     if one_cfg(window, journal) != 1:
         journal.refuse("it cannot run STG together with CFG")
-    if window.term.stg_scale < 0:
-        journal.refuse(f"stg_scale {window.term.stg_scale:g} is negative: the node takes 0 to 10")
+    if not 0 <= window.term.stg_scale <= 10:
+        journal.refuse(f"stg_scale {window.term.stg_scale:g} cannot be entered: the node takes 0 to 10")
     one_rescale(preset, window, journal, scope="none", space="prediction")
     layers = layouts.only_stack(window.term, journal, ("single",))
     for layer in layers[1:]:

@@ -40,6 +40,8 @@ def write(preset: Preset, journal: Journal) -> str:
     layouts.need_family(preset, journal, FAMILIES)
     runs = spans(preset, journal)
     entries = [_entry(span, preset, journal) for span in runs]
+    if any(span.terms for span in runs):
+        journal.note("one prompt in a batch: with more, LTX-Video perturbs rows of the wrong videos")
     head = {"stg_mode": _mode(runs, journal)}
     if len(runs) == 1:
         return _yaml({**head, **entries[0], "cfg_star_rescale": False})
@@ -59,6 +61,9 @@ def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
         journal.refuse(f"first_pass must hold named fields, got {str(part)[:60]!r}")
     if "second_pass" in data:
         journal.lose("the second pass is left out")
+    for name in ("skip_initial_inference_steps", "skip_final_inference_steps"):
+        if fields.number(part, name, 0):
+            journal.note(f"{name} is not read: a preset's windows count all steps of the schedule")
     if fields.flag(part, "cfg_star_rescale", default=fields.flag(data, "cfg_star_rescale", default=False)):
         journal.lose("cfg_star_rescale (CFG-Zero*) is left out: a preset has none")
     op = _read_mode(fields.word({**data, **part}, "stg_mode", "attention_values"), journal)

@@ -102,6 +102,12 @@ def check_space(preset: Preset, journal: Journal, space: Space) -> None:
         journal.lose(f"rescale takes standard deviations of the {space} here, of the {own} in the preset")
 
 
+def note_whole_batch(rescale: float, journal: Journal) -> None:
+    """A preset takes standard deviations over each video, some tools over all of a batch."""
+    if rescale:
+        journal.note("rescale takes standard deviations over the whole batch: exact for one video at a time")
+
+
 def need_op(term: SkipTerm, journal: Journal, ops: Sequence[SkipOp]) -> SkipOp:
     """The operation, if the tool has it."""
     if term.skip_op not in ops:

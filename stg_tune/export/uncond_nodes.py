@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from stg_tune.preset import Preset
     from stg_tune.records import GuidanceSpec, SkipTerm
 
+_FAULTS = {
+    "WanVideoSLG": "batched_cfg of the sampler must be off: with it nothing is skipped, in silence",
+    "SkipLayerGuidanceWanVideo": "the node is deprecated, and raises unless TeaCacheKJ tells it the step",
+}
 _KIJAI = "https://github.com/kijai/ComfyUI-"
 
 
@@ -30,6 +34,8 @@ def _write(preset: Preset, journal: Journal, *, kind: str, family: str, stacks: 
     start, stop = windows.to_inclusive(window.first, window.last, window.num_steps)
     if (start, stop) != (0.0, 1.0):
         journal.note(f"the window is exact for {window.num_steps} steps")
+    if kind in _FAULTS:
+        journal.note(_FAULTS[kind])
     layers = dict.fromkeys(stacks.values(), "") | _layers(window, stacks, journal)
     head = {"model": comfyui.MODEL} if sampler == "guider" else {}
     made = comfyui.node(kind, {**head, **layers, "start_percent": start, "end_percent": stop}, preset.name)

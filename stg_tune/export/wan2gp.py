@@ -22,6 +22,10 @@ SETTINGS_VERSION = 2.56
 OFF, SKIP_LAYERS, SKIP_ATTENTION = 0, 1, 2
 """``perturbation_switch``: off; the negative pass without blocks; an extra pass without self-attentions (LTX-2)."""
 
+_CROSS_MODAL = "attentions between video and sound are turned off too, which a preset does not say"
+_OLD = {f"slg_{name}": f"perturbation_{name}" for name in ("switch", "layers", "start_perc", "end_perc")}
+"""Names of settings before version 2.54."""
+
 
 def write(preset: Preset, journal: Journal) -> str:
     """The keys that a settings file needs for the guidance."""
@@ -50,12 +54,14 @@ def write(preset: Preset, journal: Journal) -> str:
 def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
     """A settings file, of which only the guidance is read, for the model of ``preset``."""
     layouts.need_family(preset, journal, FAMILIES)
-    data = fields.json_object(text, "Wan2GP settings")
+    data = _renamed(fields.json_object(text, "Wan2GP settings"))
     steps = preset.generation.num_inference_steps
     cfg_scale = fields.number(data, "guidance_scale", preset.spec.cfg_scale)
     for name in ("apg_switch", "cfg_star_switch"):
         if fields.number(data, name, 0):
             journal.lose(f"{name} is left out: a preset has none")
+    if preset.family == "ltx2" and fields.number(data, "alt_guidance_scale", 1) != 1:
+        journal.lose("alt_guidance_scale (modality guidance) is left out: a preset has none")
     switch = fields.number(data, "perturbation_switch", OFF)
     if switch not in (OFF, SKIP_LAYERS, SKIP_ATTENTION):
         journal.refuse(f"perturbation_switch must be 0, 1 or 2, got {switch:g}")
@@ -67,8 +73,15 @@ def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
         _whole(data, "perturbation_start_perc", 0), _whole(data, "perturbation_end_perc", 100), steps
     )
     op = "attention_off" if preset.family == "ltx2" else "residual"
+    if preset.family == "ltx2" and switch == SKIP_LAYERS:
+        journal.lose(_CROSS_MODAL)
     term = term_of({"blocks": layers}, op, 1.0, "uncond" if switch == SKIP_LAYERS else "cond")
     return from_window(term, held, cfg_scale=cfg_scale, rescale=rescale, num_steps=steps, scope="all")
+
+
+def _renamed(data: dict[str, Any]) -> dict[str, Any]:
+    """Older settings in the newer words; where both are given, the newer ones count."""
+    return {_OLD[name]: value for name, value in data.items() if name in _OLD} | data
 
 
 def _switch(preset: Preset, window: Window, journal: Journal) -> int:
@@ -87,6 +100,7 @@ def _switch(preset: Preset, window: Window, journal: Journal) -> int:
         journal.refuse(f"it does attention_off for ltx2, not {term.skip_op}: the numbers would mean something else")
     if term.branch == "uncond":
         need_branch(window, journal, "uncond")
+        journal.lose(_CROSS_MODAL)
         return SKIP_LAYERS
     need_branch(window, journal, "cond")
     if term.stg_scale != 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from types import MappingProxyType
@@ -226,8 +227,8 @@ def _check_sigmas(sigmas: tuple[float, ...], num_steps: int) -> None:
         raise StgTuneError(
             f"sigmas has {len(sigmas)} entries, but there are {num_steps} steps: give one a step, or none"
         )
-    if any(later >= earlier for earlier, later in pairwise(sigmas)) or min(sigmas, default=0) < 0:
-        raise StgTuneError(f"sigmas must descend and not be negative, got {list(sigmas)!s:.80}")
+    if any(later >= earlier for earlier, later in pairwise(sigmas)) or not all(0 <= sigma < math.inf for sigma in sigmas):
+        raise StgTuneError(f"sigmas must be finite, descend and not be negative, got {list(sigmas)!s:.80}")
 
 
 def _rounded(data: Any) -> Any:

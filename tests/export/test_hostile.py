@@ -1,7 +1,13 @@
 """Files of other tools are not trusted: whatever they hold, they are read or refused in one line."""
 
+import importlib.util
 import json
+import os
+import random
+import re
 import unicodedata
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,42 +48,98 @@ TEXTS = {
     name: STG_NODE if name == "hunyuanvideowrapper" else export(like, name, lossy=True).text
     for name, like in LIKES.items()
 }
-VALUES = (
-    "NaN",
-    "1e999",
-    "-1",
-    "9" * 30,
-    "true",
-    "null",
-    '"x"',
-    "[]",
-    "[[[]]]",
-    "{}",
-    "[-1]",
-    "[1e9]",
-    '"\\u001b"',
-    "[99999]",
+_FILE = Path(__file__).parents[1] / "preset" / "hostile.py"
+_spec = importlib.util.spec_from_file_location("stg_tune_tests_hostile", _FILE)
+values = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(values)
+
+PLAN = (*values.EVERY_KIND, "damaged text", "damaged text", "any text")
+"""What is drawn at a time: most of what a drawing costs does not depend on its size."""
+EACH = -(-int(os.environ.get("STG_TUNE_FUZZ_CASES", "500")) // len(PLAN))
+"""Drawings a reader: 10,000 cases over all of them, or so many as the variable says for each."""
+ARGUMENTS = ("ltx-2", "musubi-tuner", "stable-diffusion.cpp")
+YAML = ("ltx-video",)
+_PLACES = {
+    "json": re.compile(r'(?<=: )("[^"\n]*"|-?[\d.]+(?:e-?\d+)?|true|false|null|\[[^\]{}]*\])'),
+    "yaml": re.compile(r"(?<=: )([^\n]+)"),
+    "arguments": re.compile(r"(?<= )((?!--)\S+)"),
+}
+_KEYS = {
+    "json": re.compile(r'("[^"\n]*"): '),
+    "yaml": re.compile(r"^( *[a-z_]+): ", flags=re.MULTILINE),
+    "arguments": re.compile(r"(--[a-z0-9_-]+)"),
+}
+PIECES = (
+    *(
+        "NaN",
+        "-1",
+        "9" * 30,
+        "null",
+        "[]",
+        "{}",
+        "[-1]",
+        '"\\u001b"',
+        "",
+        "\x00",
+        "}",
+        "[",
+        ",",
+        ": ",
+        "--",
+        "&a ",
+        "*a",
+    ),
+    "!!python/object:os.system ",
 )
-PIECES = (*VALUES, "", "\x00", "}", "[", ",", ": ", "--", "&a ", "*a", "!!python/object:os.system ")
-EDIT, EDITS = 5, 3
-"""Bytes of one edit, and how many there may be."""
-BATCH = 10
-"""Cases that are drawn at a time: most of what a drawing costs does not depend on its size."""
-CHANGES = st.binary(min_size=2 + EDITS * EDIT, max_size=2 + EDITS * EDIT)
 LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 ROUND_TRIPS = set()
 """What has been read, written and read again: equal presets need it once."""
 
 
-def damaged(text, change):
-    """Pieces cut out, repeated or replaced by values of other types, as the bytes of ``change`` say."""
-    for number in range(1 + change[1] % EDITS):
-        first, second, third, length, piece = change[2 + number * EDIT :][:EDIT]
-        start = (first << 16 | second << 8 | third) % (len(text) + 1)
-        stop = min(len(text), start + length % 13)
-        choices = (*PIECES, text[start:stop] * 2)
-        text = text[:start] + choices[piece % len(choices)] + text[stop:]
+def form_of(name):
+    return "arguments" if name in ARGUMENTS else "yaml" if name in YAML else "json"
+
+
+def written(form, value):
+    """A JSON text as the form writes it: a word of a command line has no quotes of JSON."""
+    return value.strip('"') if form == "arguments" else value
+
+
+def changed(name, kind, places):
+    """The good file with one value replaced, or one key given twice."""
+    text, form = TEXTS[name], form_of(name)
+    pool = values.KINDS[places.choice(tuple(values.KINDS)) if kind == values.DUPLICATE else kind]
+    value = written(form, places.choice(pool))
+    if kind != values.DUPLICATE:
+        start, stop = places.choice([found.span(1) for found in _PLACES[form].finditer(text)])
+        return text[:start] + value + text[stop:]
+    found = places.choice(list(_KEYS[form].finditer(text)))
+    between, after = {"json": (": ", ", "), "yaml": (": ", "\n"), "arguments": (" ", " ")}[form]
+    return text[: found.start(1)] + found[1] + between + value + after + text[found.start(1) :]
+
+
+def damaged(text, places):
+    """Up to three pieces cut out, repeated or replaced."""
+    for _ in range(places.randint(1, 3)):
+        start = places.randint(0, len(text))
+        stop = min(len(text), start + places.randint(0, 12))
+        text = text[:start] + places.choice((*PIECES, text[start:stop] * 2)) + text[stop:]
     return text
+
+
+def cases_of(name, seed, free):
+    """A text of every entry of ``PLAN``, with its kind; both arguments are drawn."""
+    places = random.Random(f"{name} {seed} {free}")
+    for kind in PLAN:
+        if kind == "any text":
+            yield kind, free
+        elif kind == "damaged text":
+            yield kind, damaged(TEXTS[name], places)
+        else:
+            yield kind, changed(name, kind, places)
+
+
+DRAWN = {"seed": st.integers(0, 2**63), "free": st.text(max_size=40)}
 
 
 def check_message(message):
@@ -92,10 +154,10 @@ def check(name, text):
         check_message(str(error))
         return
     assert made.preset.stacks == LIKES[name].stacks
-    written = json.dumps(made.preset.to_dict())
-    if written not in ROUND_TRIPS:
-        ROUND_TRIPS.add(written)
-        assert parse(written) == made.preset
+    found = json.dumps(made.preset.to_dict())
+    if found not in ROUND_TRIPS:
+        ROUND_TRIPS.add(found)
+        assert parse(found) == made.preset
 
 
 def test_every_reader_is_tried():
@@ -107,24 +169,31 @@ def test_the_good_file_is_read(name):
     assert import_(TEXTS[name], name, LIKES[name], lossy=True).preset.spec.segments
 
 
-@pytest.mark.parametrize("name", READERS)
-@settings(max_examples=15, **LOOSE)
-@given(change=CHANGES)
-def test_damaged_files(name, change):
-    check(name, damaged(TEXTS[name], change))
-
-
 @pytest.mark.slow
-@settings(max_examples=10_000 // BATCH, **LOOSE)
-@given(
-    changes=st.lists(CHANGES, min_size=BATCH // 2, max_size=BATCH // 2),
-    texts=st.lists(st.text(max_size=40), min_size=BATCH // 2, max_size=BATCH // 2),
-)
-def test_damaged_files_at_length(changes, texts):
-    for change, text in zip(changes, texts, strict=True):
-        name = READERS[change[0] % len(READERS)]
-        check(name, damaged(TEXTS[name], change))
-        check(name, text)
+@pytest.mark.parametrize("name", READERS)
+def test_hostile_files_at_length(name):
+    """Every kind of ``hostile.py`` in the file of every tool; STG_TUNE_FUZZ_CASES=10000 for so many of each tool."""
+    tried, different = Counter(), set()
+
+    @settings(max_examples=EACH, **LOOSE)
+    @given(**DRAWN)
+    def run(seed, free):
+        for kind, text in cases_of(name, seed, free):
+            tried[kind] += 1
+            different.add(text)
+            check(name, text)
+
+    run()
+    assert min(tried[kind] for kind in PLAN) >= EACH
+    assert len(different) > len(READERS), "the same few texts are tried again and again"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_key_given_twice_is_refused(name):
+    """Which of the two a tool takes is chance."""
+    for number in range(5):
+        with pytest.raises(StgTuneError, match="cannot be read as"):
+            import_(changed(name, values.DUPLICATE, random.Random(number)), name, LIKES[name], lossy=True)
 
 
 @pytest.mark.parametrize("name", READERS)

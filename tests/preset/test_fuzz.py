@@ -1,20 +1,32 @@
 """Hostile preset files are refused in one printable line, or they are presets; nothing else can happen."""
 
+import importlib.util
 import json
+import os
+import random
 import unicodedata
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stg_tune.errors import StgTuneError
-from stg_tune.preset import Evidence, GainInterval, ScorerGain, diff, find_published, parse
+from stg_tune.preset import Evidence, GainInterval, ScorerGain, diff, find_published, parse, save
 from stg_tune.records import GuidanceSpec
 
-BATCH = 20
-"""Cases that are drawn at a time: most of what a drawing costs does not depend on its size."""
-QUICK, FULL = 160 // BATCH, 10_000 // BATCH
+_FILE = Path(__file__).with_name("hostile.py")
+_spec = importlib.util.spec_from_file_location("stg_tune_tests_hostile", _FILE)
+values = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(values)
+
+OTHERS = ("drawn value", "added field", "removed field", "damaged text", "any text")
+PLAN = (*values.EVERY_KIND * 2, *OTHERS, "damaged text")
+"""What is drawn at a time: most of what a drawing costs does not depend on its size."""
+CASES = int(os.environ.get("STG_TUNE_FUZZ_CASES", "10000"))
+QUICK, FULL = 8, -(-CASES // len(PLAN))
 LOOSE = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 settings.register_profile("quick fuzz", max_examples=QUICK, **LOOSE)
 settings.register_profile("full fuzz", max_examples=FULL, **LOOSE)
@@ -88,52 +100,22 @@ def paths(data, at=()):
 
 
 PLACES = [(number, path) for number, seed in enumerate(SEEDS) for path in paths(seed) if path]
-RAW = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e999",
-    "-1e308",
-    "1e-400",
-    "9" * 400,
-    "-0",
-    "0.1e1",
-    "true",
-    "null",
-    '""',
-    "[" * 30 + "]" * 30,
-    '{"a":' * 30 + "1" + "}" * 30,
-    '"\\u0000"',
-    '"\\u001b[31m"',
-    '"\\u202e"',
-    '"\\ud800"',
-    '"../../../etc/passwd"',
-    '"file:///etc/passwd"',
-    '"__class__"',
-    '{"__proto__": 1}',
-    '{"a": 1, "a": 2}',
-    "[0, 0]",
-    "[-1]",
-    "[1.5]",
-    "[" + "1," * 2000 + "1]",
-    '"' + "x" * 5000 + '"',
-)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=5,
 ).map(json.dumps)
 MARK = "@ here @"
-WAYS = ("replace", "replace", "replace", "replace", "replace", "remove", "double", "add")
 PIECES = ("", "\x00", "}", "[", ",", "\\", "\u2028")
 
 
-def changed_field(choice, drawn, name):
-    """A good preset with one field replaced, doubled, added or removed, as the bytes of ``choice`` say.
+def changed_field(kind, choice, drawn, name):
+    """A good preset with one field replaced, doubled, added or removed.
 
     Args:
-        choice: Six bytes: place, way, value.
-        drawn: Values that were drawn; half of the time one of ``RAW`` is taken.
+        kind: Of the change, an entry of ``PLAN``.
+        choice: Six bytes: place and value.
+        drawn: Values that were drawn.
         name: Of an added field.
     """
     number, path = PLACES[(choice[0] << 8 | choice[1]) % len(PLACES)]
@@ -141,20 +123,17 @@ def changed_field(choice, drawn, name):
     holder = data
     for key in path[:-1]:
         holder = holder[key]
-    how = WAYS[choice[2] % len(WAYS)]
-    pool = RAW if choice[3] % 2 else drawn
-    value = pool[choice[4] % len(pool)]
-    if how == "remove":
+    value = values.at(values.KINDS.get(kind, drawn), choice[4])
+    if kind == "removed field":
         del holder[path[-1]]
         return json.dumps(data)
-    if how == "add" and isinstance(holder, dict):
-        holder[name] = MARK
-    elif how == "double" and isinstance(holder, dict):
-        twice = f'"{path[-1]}": {value}, "{path[-1]}"'
-        holder[path[-1]] = MARK
-        return json.dumps(data).replace(f'"{path[-1]}": "{MARK}"', f"{twice}: {value}")
-    else:
-        holder[path[-1]] = MARK
+    if kind == values.DUPLICATE:
+        holder = holder if isinstance(holder, dict) else data
+        key = path[-1] if holder is not data else "name"
+        holder[key] = MARK
+        return json.dumps(data).replace(f'"{key}": "{MARK}"', f'"{key}": {value}, "{key}": {value}')
+    holder = data if kind == "added field" and not isinstance(holder, dict) else holder
+    holder[name if kind == "added field" else path[-1]] = MARK
     return json.dumps(data).replace(f'"{MARK}"', value)
 
 
@@ -167,21 +146,25 @@ def damaged_text(choice):
     return text[:start] + pieces[choice[5] % len(pieces)] + text[stop:]
 
 
-CHOICES = st.binary(min_size=6, max_size=6)
-
-
 @st.composite
 def hostile(draw):
-    """``BATCH`` texts: changed fields, damaged texts, anything."""
-    changes, damages = (draw(st.lists(CHOICES, min_size=count, max_size=count)) for count in (8, 6))
+    """A text of every entry of ``PLAN``, with its kind.
+
+    Places come from a generator seeded with all that was drawn: drawn themselves, half of the texts would be repeats.
+    """
     drawn = draw(st.lists(VALUES, min_size=3, max_size=3))
-    name = draw(st.text(max_size=8))
-    texts = draw(st.lists(st.text(max_size=60), min_size=6, max_size=6))
-    return [
-        *(changed_field(choice, drawn, name) for choice in changes),
-        *(damaged_text(choice) for choice in damages),
-        *texts,
-    ]
+    name, free = draw(st.text(max_size=8)), draw(st.text(max_size=60))
+    places = random.Random(f"{draw(st.integers(0, 2**63))} {drawn} {name} {free}")
+    texts = []
+    for kind in PLAN:
+        choice = places.randbytes(6)
+        if kind == "any text":
+            texts.append((kind, free))
+        elif kind == "damaged text":
+            texts.append((kind, damaged_text(choice)))
+        else:
+            texts.append((kind, changed_field(kind, choice, drawn, name)))
+    return texts
 
 
 ROUND_TRIPS = set()
@@ -210,14 +193,57 @@ def check(text):
 
 @settings(settings.get_profile("quick fuzz"))
 @given(hostile())
-def test_hostile_presets(texts):
-    for text in texts:
+def test_hostile_presets(cases):
+    for _, text in cases:
         check(text)
 
 
 @pytest.mark.slow
-@settings(settings.get_profile("full fuzz"))
-@given(hostile())
-def test_hostile_presets_at_length(texts):
-    for text in texts:
-        check(text)
+def test_hostile_presets_at_length():
+    """10,000 cases, or as many as ``STG_TUNE_FUZZ_CASES`` says, with every kind among them."""
+    tried, different = Counter(), set()
+
+    @settings(settings.get_profile("full fuzz"))
+    @given(hostile())
+    def run(cases):
+        for kind, text in cases:
+            tried[kind] += 1
+            different.add(hash(text))
+            check(text)
+
+    run()
+    assert tried.total() >= CASES
+    assert set(tried) == {*values.EVERY_KIND, *OTHERS}
+    assert min(tried[kind] for kind in values.EVERY_KIND) >= CASES // len(PLAN)
+    assert len(different) > 0.9 * CASES
+
+
+@pytest.mark.parametrize("text", [TEXTS[0], TEXTS[1]])
+def test_what_is_made_worse_is_good_at_first(text):
+    assert parse(text)
+
+
+@pytest.mark.parametrize("kind", ["deep nesting", "not a number", "control character"])
+def test_a_kind_that_no_field_may_hold_is_refused_wherever_it_stands(kind):
+    words = ('"nan"', '"inf"', "[" * 12 + "]" * 12)  # texts and lists like others, where a text or a list may stand
+    for value in set(values.KINDS[kind]) - set(words):
+        with pytest.raises(StgTuneError):
+            parse(TEXTS[0].replace('"name": "ltx/published"', f'"name": {value}'))
+
+
+@pytest.mark.parametrize("value", values.KINDS["path trick"])
+def test_a_path_in_a_preset_is_a_text_and_leads_nowhere(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for field in ("name", "checkpoint", "revision"):
+        data = json.loads(TEXTS[2])
+        holder = data if field == "name" else data["model"]
+        holder[field] = MARK
+        text = json.dumps(data).replace(f'"{MARK}"', value)
+        if value.startswith("{"):
+            with pytest.raises(StgTuneError):
+                parse(text)
+            continue
+        found = parse(text)
+        assert (found.name if field == "name" else getattr(found, field)) == json.loads(value)
+        save(found, tmp_path / "kept.json")
+    assert {item.name for item in tmp_path.iterdir()} <= {"kept.json"}

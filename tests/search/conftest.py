@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stg_tune.records import Evaluation, GuidanceSpec, Pair, ScoreKind, Segment, SkipTerm
 from stg_tune.search.plan import SearchPlan, split_pairs
 from stg_tune.search.space_file import load_space
+
+if TYPE_CHECKING:
+    from stg_tune.search.space import SearchSpace
 
 DEPTHS = {"spatial": 8, "temporal": 8}
 STEPS = 10
@@ -46,6 +50,7 @@ class Landscape:
     cfg_height: float = 0.25
     noise: float = 0.5
     best_cfg: float = 2.2
+    best_stg: float = 0.3
     default_cfg: float = 3.5
     calls: list[tuple[str, str]] = field(default_factory=list)
 
@@ -64,7 +69,7 @@ class Landscape:
             for term in segment.terms:
                 layers = [(stack, i) for stack, found in term.skip_layers.items() for i in found]
                 push = sum(self.layer(stack, term.skip_op, i) for stack, i in layers) / len(layers) ** 0.5
-                strength = math.exp(-((math.log(term.stg_scale / 0.3) / 1.2) ** 2))
+                strength = math.exp(-((math.log(term.stg_scale / self.best_stg) / 1.2) ** 2))
                 total += width * strength * push * (1.0 if self.height else 0.0)
         return total
 
@@ -83,11 +88,18 @@ class Landscape:
         return Evaluation(config=spec.hash(), pair=pair, scores=scores, seconds=0.3, forwards=20.0)
 
 
+def space_of(landscape: Landscape) -> SearchSpace:
+    """The shape of a real space, with strengths around the one where the landscape is highest."""
+    space, best = load_space("open-sora-tiny", DEPTHS), landscape.best_stg
+    around = replace(space.stg_scale, low=round(best / 6, 3), high=round(best * 5, 3))
+    return replace(space, screen=replace(space.screen, stg_scale=best), stg_scale=around)
+
+
 def plan_for(landscape: Landscape, *, budget: str = "small", seed: int = 0, prompts: int = 60, **changes) -> SearchPlan:
     search, holdout = split_pairs([f"prompt {i}" for i in range(prompts)], seed=seed, search=24, holdout=130)
     fields = {
         "model": "synthetic",
-        "space": load_space("open-sora-tiny", DEPTHS),
+        "space": space_of(landscape),
         "depths": DEPTHS,
         "num_steps": STEPS,
         "baseline": GuidanceSpec(cfg_scale=landscape.default_cfg),

@@ -78,7 +78,7 @@ def test_a_wrong_type_is_named(text):
     ("old", "new", "says"),
     [
         ("low: 1.0\n  high: 5.0", "low: 6.0\n  high: 5.0", "cfg_scale: high (5) is below low (6)"),
-        ("low: 0.05\n", "low: 0.0\n", "stg_scale: low is 0, but a log scale needs low > 0"),
+        ("low: 0.15\n", "low: 0.0\n", "stg_scale: low is 0, but a log scale needs low > 0"),
         ("schema: stg-tune/space/1", "schema: stg-tune/space/2", "must be 'stg-tune/space/1'"),
         ("rule: at_least_fraction", "rule: at_most", "allowed: at_least_fraction, at_most_fraction, drop_at_most_sd"),
         ("    aesthetic: 1.0", "    aesthetic: -1.0", "objective.weights.aesthetic: -1.0 is too small"),
