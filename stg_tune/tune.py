@@ -174,7 +174,7 @@ def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
     studio = Studio(recipe)
     plan = draft(studio.scorer)
     evaluate = studio.evaluate if layout.threads is None else recipe(layout.threads)
-    return plan, layout, estimate(plan, probe(evaluate, plan), workers=layout.workers or 1)
+    return plan, layout, estimate(plan, probe(evaluate, plan, batch=layout.batch), workers=layout.workers or 1)
 
 
 def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], SearchPlan]:

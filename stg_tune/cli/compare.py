@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stg_tune import models
 from stg_tune.cli.output import complain, number, say, say_json, say_table
-from stg_tune.cli.search import add_placement, placement_of
+from stg_tune.cli.search import add_batch, add_placement, placement_of
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
         "--out", type=Path, metavar="DIR", help="folder of the comparison; the same one goes on (default: comparisons/)"
     )
     add_placement(parser)
+    add_batch(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

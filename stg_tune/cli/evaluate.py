@@ -32,7 +32,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
     parser.add_argument("--suite", required=True, metavar="S", help=suites)
     parser.add_argument(
-        "--preset", action="append", default=[], metavar="PRESET", help=f"{NAMED}, to compare with plain CFG; repeatable"
+        "--preset",
+        action="append",
+        default=[],
+        metavar="PRESET",
+        help="preset file, or a published preset, to compare with plain CFG; repeatable",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the evaluation; the same one goes on")
     parser.add_argument("--samples", type=int, metavar="N", help="videos of each setting (default: the paper's number)")

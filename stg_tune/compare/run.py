@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from stg_tune.search.verdict import ScorerEvidence, Verdict
     from stg_tune.search.workers.placement import Layout
 
+BLOCK = 16
+"""Pairs that one setting is given before it is the other's turn: a stopped comparison has both on nearly all pairs."""
+
 Side = Literal["first", "second"]
 Arm: TypeAlias = "tuple[Contender, Sequence[Evaluation]]"
 
@@ -137,10 +140,11 @@ def run_comparison(
 def _measure(plan: ComparisonPlan, table: EvaluationTable, executor: Executor, tracker: Tracker) -> Comparison:
     ledger = Ledger(table, executor, versions=plan.versions, on_evaluation=tracker.evaluated, on_work=tracker.working)
     specs = (plan.second.spec, plan.first.spec)
-    tasks = [Task(spec=spec, pair=pair, role="holdout") for pair in plan.pairs for spec in specs]
+    blocks = [plan.pairs[at : at + BLOCK] for at in range(0, len(plan.pairs), BLOCK)]
+    tasks = [Task(spec=spec, pair=pair, role="holdout") for block in blocks for spec in specs for pair in block]
     tracker.begin("confirm", len(tasks), len(tasks))
     try:
-        rows = list(ledger.run(tasks))
+        rows = {(row.config, row.pair.key): row for row in ledger.run(tasks)}
     except KeyboardInterrupt:
         tracker.finish("interrupted", "stopped by the user; the same command goes on")
         raise
@@ -148,7 +152,8 @@ def _measure(plan: ComparisonPlan, table: EvaluationTable, executor: Executor, t
         tracker.finish("failed", f"{type(error).__name__}: {error}")
         raise
     tracker.finish("finished")
-    return _judge(plan, ledger, first=rows[1::2], second=rows[0::2])
+    second, first = ([rows[spec.hash(), pair.key] for pair in plan.pairs] for spec in specs)
+    return _judge(plan, ledger, first=first, second=second)
 
 
 def _judge(

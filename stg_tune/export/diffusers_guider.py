@@ -51,7 +51,7 @@ class Guider:
 
 
 def guider(preset: Preset, journal: Journal, *, attention: tuple[str, ...] = ATTENTION_FAMILIES) -> Guider:
-    """The guider of a preset, for the file and for the snippet; ``attention``: families whose attentions it may touch."""
+    """The guider of a preset, for file and snippet; ``attention``: families whose attentions it may touch."""
     window = one_window(preset, journal)
     configs = layer_configs(preset, window.term, journal)
     touches = window.term.skip_op in ATTENTION_OPS

@@ -59,7 +59,9 @@ def read_term(configs: object, scale: float, branch: str, preset: Preset, journa
 
 def _config(preset: Preset, stack: str, indices: tuple[int, ...], op: str, journal: Journal) -> dict[str, Any]:
     if op == "feed_forward" and (preset.family, stack) in _NO_FEED_FORWARD:
-        journal.refuse(f"diffusers finds no feed-forward in the {stack} blocks of {preset.family}: nothing would happen")
+        journal.refuse(
+            f"diffusers finds no feed-forward in the {stack} blocks of {preset.family}: nothing would happen"
+        )
     attention, scores, feed_forward = _FLAGS[op]
     return {
         "indices": list(indices),

@@ -99,7 +99,8 @@ TARGET = Target(
     url="https://github.com/huggingface/diffusers",
     suffix=".py",
     families=(*FAMILIES, *REGISTRABLE),
-    says="as diffusers, and step 0, and blocks that diffusers does not know by itself; Wan also attention, attention_input",
+    says="as diffusers, and step 0, and blocks that diffusers does not know by itself; Wan also attention, "
+    "attention_input",
     paste="next to your script; attach(pipe) on a modular pipeline, or one with a guider (HunyuanVideo-1.5, Motif)",
     write=write,
 )

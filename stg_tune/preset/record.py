@@ -227,7 +227,9 @@ def _check_sigmas(sigmas: tuple[float, ...], num_steps: int) -> None:
         raise StgTuneError(
             f"sigmas has {len(sigmas)} entries, but there are {num_steps} steps: give one a step, or none"
         )
-    if any(later >= earlier for earlier, later in pairwise(sigmas)) or not all(0 <= sigma < math.inf for sigma in sigmas):
+    if any(later >= earlier for earlier, later in pairwise(sigmas)) or not all(
+        0 <= sigma < math.inf for sigma in sigmas
+    ):
         raise StgTuneError(f"sigmas must be finite, descend and not be negative, got {list(sigmas)!s:.80}")
 
 

@@ -52,19 +52,27 @@ class Estimate:
         return self.timing.first + self.worker_seconds / self.workers
 
 
-def probe(evaluate: Evaluate, plan: SearchPlan, clock: Callable[[], float] = time.perf_counter) -> Timing:
+def probe(
+    evaluate: Evaluate, plan: SearchPlan, *, batch: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> Timing:
     """Time the default twice, the first time to warm up, and a setting that skips the middle layer of a stack.
+
+    Args:
+        evaluate: Generates and scores.
+        plan: What is to be done.
+        batch: Pairs that a worker takes at once; the time is that of one of them.
+        clock: Seconds.
 
     Raises:
         Exception: What ``evaluate`` raises, failures of the configuration apart.
     """
     specs = (plan.baseline, plan.baseline, _guided(plan))
-    pairs = (plan.search_pairs[0], plan.search_pairs[1], plan.search_pairs[1])
+    first, *more = plan.search_pairs[:batch]
     seconds = []
-    for spec, pair in zip(specs, pairs, strict=True):
+    for spec in specs:
         begun = clock()
-        attempt(evaluate, Task(spec=spec, pair=pair, role="search"))
-        seconds.append(clock() - begun)
+        attempt(evaluate, Task(spec=spec, pair=first, more=tuple(more), role="search"))
+        seconds.append((clock() - begun) / (1 + len(more)))
     return Timing(first=seconds[0], plain=seconds[1], guided=seconds[2])
 
 

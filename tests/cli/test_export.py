@@ -89,6 +89,23 @@ def test_mistakes_are_one_message(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("file", ["/dev/zero", ".", "none.json"])
+def test_a_file_that_is_none_is_one_message(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (
+        ["import", file, "--from", "wan2gp", "--like", "wan/slg-14b"],
+        ["import", "none.json", "--from", "wan2gp", "--like", file],
+        ["export", file, "--to", "wan2gp"],
+    ):
+        assert main(command) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_schedule_must_be_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    for sigmas in ("nan", "inf", "1e999", "uniform:nan", "uniform:inf", "-1"):
+        assert main(["export", "ltx/published", "--to", "ltx-video", "--steps", "1", f"--sigmas={sigmas}"]) == 1, sigmas
+        assert "sigmas" in capsys.readouterr().err
+
+
 def test_a_python_file_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.py").write_text("raise SystemExit")
     assert main(["import", str(tmp_path / "a.py"), "--from", "diffusers-python", "--like", "mochi/published"]) == 1

@@ -1,6 +1,7 @@
 """``presets``: what lies around, what is in it, and whether it may be trusted."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,35 @@ def test_list_as_json_carries_the_gain(folder: Path, capsys: pytest.CaptureFixtu
     gains = {Path(row["preset"]).name: row["gain"] for row in json.loads(capsys.readouterr().out)}
     assert gains["hand.json"] == "-"
     assert gains["earned.json"].startswith("+")
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(folder / "pipe.json")
+    assert main(["presets", "list", str(folder)]) == 0
+    assert "pipe.json" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["mochi/published", "mochi/publishd", "/dev/zero", "../x.json", "none.json"])
+def test_evaluate_takes_presets_as_every_command_does(
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--model", "open-sora-tiny", "--suite", "t2v", "--out", str(tmp_path / "out")]
+    assert main([*command, "--preset", given]) == 1
+    says = {
+        "mochi/published": "the preset mochi/published is for mochi-1",
+        "mochi/publishd": "there is no preset 'mochi/publishd'",
+        "/dev/zero": "larger than",
+    }
+    err = capsys.readouterr().err
+    assert says.get(given, "cannot read preset") in err
+    assert err.count("\n") == 1
+
+
+def test_evaluate_refuses_two_presets_of_one_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "--model", "open-sora-tiny", "--suite", "t2v", "--out", str(folder / "out")]
+    twice = ["--preset", str(folder / "hand.json"), "--preset", str(folder / "hand.json")]
+    assert main([*command, *twice]) == 1
+    assert "two presets are called hand" in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import pytest
 
+from stg_tune.compare.run import BLOCK
 from stg_tune.errors import StgTuneError
 
 
@@ -101,15 +102,19 @@ def test_an_interrupted_comparison_goes_on(kit, tmp_path) -> None:
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == found.to_dict()
 
 
-def test_pairs_of_both_settings_are_evaluated_side_by_side(kit) -> None:
+def test_both_settings_take_turns_so_that_a_stopped_comparison_has_both_on_nearly_all_pairs(kit) -> None:
     seen = []
 
     def noting(spec, pair):
-        seen.append(pair.key)
+        seen.append((spec.hash(), pair.key))
         return kit.evaluate(spec, pair)
 
     kit.run(kit.plan("cfg=7"), noting)
-    assert seen[0::2] == seen[1::2]
+    for at in range(0, len(seen) - 2 * BLOCK, 2 * BLOCK):
+        one, other = seen[at : at + BLOCK], seen[at + BLOCK : at + 2 * BLOCK]
+        assert len({config for config, _ in one}) == len({config for config, _ in other}) == 1
+        assert [pair for _, pair in one] == [pair for _, pair in other]
+    assert len(seen) == 60
 
 
 def _failing(kit, share, config):

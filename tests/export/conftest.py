@@ -92,6 +92,7 @@ class Says:
     one_layer: bool = False
     stacks: tuple = ()
     scales: tuple = (0.05, 1.0, 2.75)
+    never: tuple = ()
 
 
 _X0 = {"space": "sample", "rescales": (0.0, 0.35, 1.0)}
@@ -108,7 +109,12 @@ SAYS = {
     "diffusers-ltx2": Says(families=("ltx2",), ops=("attention",), windows=False, scope="all", **_X0),
     "diffusers-ltx2-guider": Says(families=("ltx2",), ops=("attention",), cfgs=(1.0,), **_X0),
     "diffusers-community": Says(
-        families=("mochi", "cogvideox", "ltx"), cfgs=(3.0, 7.5), rescales=(0.0, 0.7), windows=False, scope="all"
+        families=("mochi", "cogvideox", "ltx"),
+        cfgs=(3.0, 7.5),
+        rescales=(0.0, 0.7),
+        windows=False,
+        scope="all",
+        never=(("mochi", 47),),
     ),
     "ltx-video": Says(
         families=("ltx",),
@@ -174,7 +180,8 @@ def part(draw, says, family, op, start, stop, own_cfg=True):
     stacks = {name: depth for name, depth in DEPTHS[family].items() if not says.stacks or name in says.stacks}
     layers = {}
     for stack, depth in stacks.items():
-        layers[stack] = tuple(sorted(draw(st.sets(st.integers(0, depth - 1), max_size=1 if says.one_layer else 3))))
+        usable = [index for index in range(depth) if (family, index) not in says.never]
+        layers[stack] = tuple(sorted(draw(st.sets(st.sampled_from(usable), max_size=1 if says.one_layer else 3))))
     if not any(layers.values()):
         layers[next(iter(stacks))] = (3,)
     scale = draw(st.sampled_from(says.scales))

@@ -102,7 +102,40 @@ def latte():
     return model, {"hidden_states": torch.randn(1, 4, 2, 4, 4)}, torch.randn(2, 8, 16), {"spatial": 2, "temporal": 2}
 
 
+def ltx():
+    model = diffusers.LTXVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        num_layers=3,
+        caption_channels=16,
+    )
+    inputs = {"hidden_states": torch.randn(1, 12, 4), "encoder_attention_mask": torch.ones(1, 8, dtype=torch.long)}
+    return model, inputs | {"num_frames": 3, "height": 2, "width": 2}, torch.randn(2, 8, 16), {"blocks": 3}
+
+
+def cogvideox():
+    model = diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=2,
+        text_embed_dim=16,
+        num_layers=3,
+        sample_width=4,
+        sample_height=4,
+        sample_frames=5,
+        max_text_seq_length=8,
+    )
+    return model, {"hidden_states": torch.randn(1, 2, 4, 4, 4)}, torch.randn(2, 8, 16), {"blocks": 3}
+
+
 MODELS = {
+    "ltx": ltx,
+    "cogvideox": cogvideox,
     "wan": wan,
     "mochi": mochi,
     "hunyuan-video": hunyuan,
@@ -131,7 +164,8 @@ def tiny():
 
 def call(model, inputs, text, time):
     rows = text.shape[0]
-    repeated = {name: value.repeat(rows, *[1] * (value.dim() - 1)) for name, value in inputs.items()}
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+    repeated = inputs | {name: value.repeat(rows, *[1] * (value.dim() - 1)) for name, value in tensors.items()}
     return model(**repeated, encoder_hidden_states=text, timestep=torch.full((rows,), time), return_dict=False)[0]
 
 
@@ -192,10 +226,14 @@ def assert_equal(ours, theirs):
 CASES = [
     ("wan", {}),
     ("wan", {"rescale": 0.7, "cfg": 6.0}),
+    ("wan", {"op": "feed_forward"}),
     ("mochi", {"layers": {"blocks": (0, 2)}}),
+    ("ltx", {"rescale": 0.7}),
+    ("cogvideox", {"layers": {"blocks": (0, 2)}}),
     ("hunyuan-video", {"layers": {"double": (1,), "single": (0,)}}),
     ("latte", {"layers": {"spatial": (1,), "temporal": (0,)}}),
     ("latte", {"op": "attention", "layers": {"temporal": (1,)}}),
+    ("latte", {"op": "attention_input", "layers": {"spatial": (1,)}}),
 ]
 
 
@@ -224,7 +262,13 @@ def test_the_file_does_not_skip_in_step_0_and_says_so(kit, tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "fields"),
-    [("wan", {}), ("wan", {"op": "attention"}), ("wan", {"start": 0.0, "stop": 0.25}), ("skyreels-v2", {})],
+    [
+        ("wan", {}),
+        ("wan", {"op": "attention"}),
+        ("wan", {"op": "attention_input"}),
+        ("wan", {"start": 0.0, "stop": 0.25}),
+        ("skyreels-v2", {}),
+    ],
 )
 @torch.no_grad()
 def test_the_snippet_runs_and_predicts_the_same_in_every_step(kit, tiny, family, fields):
@@ -259,29 +303,3 @@ def test_cfg_off_is_right_although_diffusers_is_wrong_at_1(kit, tiny, tmp_path):
     naive = json.loads(made.text) | {"guidance_scale": 1.0}
     wrong = by_diffusers(load(json.dumps(naive), tmp_path), subject, 2)
     assert (wrong - ours).abs().max() > 1e-3, "diffusers has been repaired: the way around can go"
-
-
-@torch.no_grad()
-def test_ltx2_guidance_combines_as_the_preset_says(kit, tmp_path):
-    """The blocks are the pipeline's business; the guider combines predictions of x0."""
-    from stg_tune.preset import find_published
-
-    preset = find_published("ltx2/published-2-3")
-    guider = load(export(preset, "diffusers-ltx2-guider").text, tmp_path)
-    assert guider.spatio_temporal_guidance_blocks == [28]
-    guider.set_state(step=0, num_inference_steps=30, timestep=1.0)
-    assert guider.active_predictions() == ["pred_cond", "pred_uncond", "pred_cond_stg"]
-    c, u, p = torch.randn(3, 1, 4, 8)
-    x = u + 3.0 * (c - u) + 1.0 * (c - p)
-    x = x * (0.7 * c.std() / x.std() + 0.3)
-    assert_equal(x, guider.forward(pred_cond=c, pred_uncond=u, pred_cond_stg=p).pred)
-
-
-def test_arguments_of_ltx2_pipelines_exist():
-    import inspect
-
-    from stg_tune.preset import find_published
-
-    arguments = json.loads(export(find_published("ltx2/published"), "diffusers-ltx2").text)
-    known = inspect.signature(diffusers.LTX2Pipeline.__call__).parameters
-    assert set(arguments) <= set(known)

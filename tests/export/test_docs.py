@@ -3,10 +3,11 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from stg_tune.export import export, target_names, targets
+from stg_tune.export import export, import_, target_names, targets
 from stg_tune.preset import find_published
 from stg_tune.records import GuidanceSpec, Segment, SkipTerm
 
@@ -25,6 +26,11 @@ def example(name):
     return replace(find_published("hunyuan-video/published"), name="single-20", spec=spec)
 
 
+def shown(name):
+    """The file that a section shows."""
+    return re.search(r"^```\w+\n(.*?)^```", SECTIONS[name], flags=re.MULTILINE | re.DOTALL)[1]
+
+
 def test_every_target_has_its_section_in_order():
     assert list(SECTIONS) == target_names()
 
@@ -32,9 +38,48 @@ def test_every_target_has_its_section_in_order():
 @pytest.mark.parametrize("item", targets(), ids=lambda item: item.name)
 def test_the_file_shown_is_the_file_written(item):
     section = SECTIONS[item.name]
-    shown = re.search(r"^```\w+\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
-    assert shown[1] == export(example(item.name), item.name).text
+    assert shown(item.name) == export(example(item.name), item.name).text
     assert item.says in section
     assert item.paste in section
     assert item.url in section
     assert ", ".join(item.families) in section
+
+
+@pytest.mark.parametrize("item", targets(), ids=lambda item: item.name)
+def test_the_file_shown_does_what_its_preset_says(kit, item):
+    """Read as its tool reads it."""
+    preset = example(item.name)
+    wanted = kit.meaning(preset)
+    if preset.name == "wan/official":  # 13 is the CFG scale of the same formula without the detour
+        wanted = [kit.step(13.0, 0.0, ({"blocks": (2,)}, "residual", "crossed", 2.0))] * len(wanted)
+    found = kit.tools[item.name](shown(item.name), preset)
+    unequal = [place for place, pair in enumerate(zip(found, wanted, strict=True)) if not pair[0].near(pair[1])]
+    assert unequal == ([0] if item.name == "diffusers" else [])
+
+
+@pytest.mark.parametrize("item", [item for item in targets() if item.read], ids=lambda item: item.name)
+def test_the_file_shown_is_read_back(kit, item):
+    preset = example(item.name)
+    back = import_(shown(item.name), item.name, preset)
+    pairs = list(zip(kit.meaning(back.preset), kit.tools[item.name](shown(item.name), preset), strict=True))
+    assert [(a, b) for a, b in pairs if not a.near(b)] == []
+
+
+def test_the_snippet_shown_runs():
+    """As Python, with the installed diffusers."""
+    pytest.importorskip("diffusers")
+    namespace = {}
+    exec(compile(shown("diffusers-python"), "snippet.py", "exec"), namespace)
+    pipe = SimpleNamespace(transformer=None, guider=None)
+    namespace["attach"](pipe)
+    assert pipe.guider is namespace["guider"]
+    assert pipe.guider.skip_layer_guidance_start == -1.0
+
+
+@pytest.mark.parametrize(("name", "scale"), [("diffusers", 4.5), ("diffusers-ltx2-guider", 3.0)])
+def test_the_configuration_shown_is_loaded(tmp_path, name, scale):
+    diffusers = pytest.importorskip("diffusers")
+    (tmp_path / "guider_config.json").write_text(shown(name))
+    kind = re.search(r'"_class_name": "(\w+)"', shown(name))[1]
+    assert f"{kind}.from_pretrained(folder)" in SECTIONS[name]
+    assert getattr(diffusers, kind).from_pretrained(tmp_path).guidance_scale == scale

@@ -1,7 +1,11 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from stg_tune.export import windows
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "diffusers_slg" / "guider.json"
 COUNTS = (1, 2, 3, 7, 20, 33)
 
 
@@ -50,3 +54,13 @@ def test_empty_windows():
     assert windows.from_inclusive(0.51, 0.52, 10) is None
     assert windows.from_floored(0.5, 0.5, 10) is None
     assert windows.from_strict(0.0, 0.1, 10) is None
+
+
+def test_the_strict_rule_is_that_of_recorded_guiders():
+    """Which steps ``SkipLayerGuidance`` of diffusers 0.42.1 skipped in."""
+    recorded = json.loads(GOLDEN.read_text())["active_steps"]
+    assert len(recorded) == 16
+    for setting, active in recorded.items():
+        count, start, stop = (float(part.split("=")[1]) for part in setting.split(","))
+        found = windows.from_strict(start, stop, int(count))
+        assert ([] if found is None else list(range(found[0], found[1] + 1))) == active, setting

@@ -14,24 +14,64 @@ from stg_tune.preset.file import remarks_on
 from stg_tune.records import ALL_SKIP_OPS, BRANCHES
 
 NAMES = published_names()
+ALL = (0.0, 1.0)
 EXPECTED = {
-    "mochi/published": ({"blocks": (34,)}, "residual", 1.0, "cond", 4.5, 0.0),
-    "mochi/layer-35": ({"blocks": (35,)}, "residual", 1.0, "cond", 4.5, 0.7),
-    "cogvideox/published": ({"blocks": (11,)}, "residual", 1.0, "cond", 6.0, 0.0),
-    "cogvideox/attention-5b": ({"blocks": (30,)}, "attention_all", 4.0, "cond", 6.0, 0.7),
-    "hunyuan-video/published": ({"double": (2,)}, "residual", 1.0, "cond", 1.0, 0.0),
-    "hunyuan-video/slg": ({"single": (20,)}, "residual", 1.0, "uncond", 6.0, 0.0),
-    "wan/official": ({"blocks": (2,)}, "residual", 2.0, "from_guided", 5.0, 0.0),
-    "wan/community": ({"blocks": (8,)}, "residual", 1.0, "cond", 5.0, 0.0),
-    "wan/slg-14b": ({"blocks": (9,)}, "residual", 1.0, "uncond", 5.0, 0.0),
-    "wan/slg-5b": ({"blocks": (7, 8, 9)}, "residual", 1.0, "uncond", 5.0, 0.0),
-    "ovi/published": ({"blocks": (11,)}, "residual", 1.0, "uncond", 4.0, 0.0),
-    "ltx/published": ({"blocks": (19,)}, "attention", 1.0, "cond", 3.0, 0.7),
-    "ltx/residual": ({"blocks": (19,)}, "residual", 1.0, "cond", 3.0, 0.0),
-    "ltx2/published": ({"blocks": (29,)}, "attention", 1.0, "cond", 3.0, 0.7),
-    "ltx2/published-2-3": ({"blocks": (28,)}, "attention", 1.0, "cond", 3.0, 0.7),
-    "sd3/published": ({"blocks": (7, 8, 9)}, "residual", 2.8, "cond", 7.0, 0.0),
+    "cogvideox/published": ({"blocks": (11,)}, "residual", 1.0, "cond", 6.0, 0.0, ALL),
+    "cogvideox/published-5b": ({"blocks": (11,)}, "residual", 1.0, "cond", 6.0, 0.0, ALL),
+    "cogvideox/attention-5b": ({"blocks": (30,)}, "attention_all", 4.0, "cond", 6.0, 0.7, ALL),
+    "hunyuan-video/published": ({"double": (2,)}, "residual", 1.0, "cond", 1.0, 0.0, ALL),
+    "hunyuan-video/scale-2": ({"double": (2,)}, "residual", 2.0, "cond", 1.0, 0.0, ALL),
+    "hunyuan-video/slg": ({"single": (20,)}, "residual", 1.0, "uncond", 6.0, 0.0, (0.4, 0.8)),
+    "ltx/published": ({"blocks": (19,)}, "attention", 1.0, "cond", 3.0, 0.7, ALL),
+    "ltx/residual": ({"blocks": (19,)}, "residual", 1.0, "cond", 3.0, 0.0, ALL),
+    "ltx/layer-14": ({"blocks": (14,)}, "attention", 1.0, "cond", 3.0, 0.25, ALL),
+    "ltx/layers-14-19": ({"blocks": (14, 19)}, "attention", 1.0, "cond", 1.0, 0.7, ALL),
+    "ltx/13b-dev-upscale": ({"blocks": (27,)}, "attention", 1.0, "cond", 1.0, 0.0, ALL),
+    "ltx/13b-upscale": ({"blocks": (42,)}, "attention", 1.0, "cond", 1.0, 1.0, ALL),
+    "ltx2/published": ({"blocks": (29,)}, "attention", 1.0, "cond", 3.0, 0.7, ALL),
+    "ltx2/published-2-3": ({"blocks": (28,)}, "attention", 1.0, "cond", 3.0, 0.7, ALL),
+    "ltx2/comfyui-2-3": ({"blocks": (28,)}, "attention", 1.0, "cond", 3.0, 0.9, ALL),
+    "mochi/published": ({"blocks": (34,)}, "residual", 1.0, "cond", 4.5, 0.0, ALL),
+    "mochi/layer-35": ({"blocks": (35,)}, "residual", 1.0, "cond", 4.5, 0.7, ALL),
+    "mochi/layer-35-weaker": ({"blocks": (35,)}, "residual", 0.8, "cond", 4.5, 0.7, ALL),
+    "ovi/published": ({"blocks": (11,)}, "residual", 1.0, "uncond", 4.0, 0.0, ALL),
+    "sd3/published": ({"blocks": (7, 8, 9)}, "residual", 2.8, "cond", 7.0, 0.0, (0.01, 0.2)),
+    "sd3/sd-cpp": ({"blocks": (7, 8, 9)}, "residual", 2.5, "cond", 4.5, 0.0, (0.01, 0.2)),
+    "sd3/comfyui": ({"blocks": (7, 8, 9)}, "residual", 3.0, "cond", 4.5, 0.0, (0.01, 0.15)),
+    "wan/official": ({"blocks": (2,)}, "residual", 2.0, "from_guided", 5.0, 0.0, ALL),
+    "wan/community": ({"blocks": (8,)}, "residual", 1.0, "cond", 5.0, 0.0, ALL),
+    "wan/slg-14b": ({"blocks": (9,)}, "residual", 1.0, "uncond", 5.0, 0.0, (0.1, 0.9)),
+    "wan/slg-14b-layer-10": ({"blocks": (10,)}, "residual", 1.0, "uncond", 5.0, 0.0, (0.1, 1.0)),
+    "wan/slg-14b-late": ({"blocks": (10,)}, "residual", 1.0, "uncond", 5.0, 0.0, (0.2, 1.0)),
+    "wan/slg-1-3b": ({"blocks": (8,)}, "residual", 1.0, "uncond", 5.0, 0.0, ALL),
+    "wan/slg-5b": ({"blocks": (7, 8, 9)}, "residual", 1.0, "uncond", 5.0, 0.0, (0.1, 0.7)),
+    "wan/musubi": ({"blocks": (9, 10)}, "residual", 3.0, "crossed", 5.0, 0.0, (0.0, 0.3)),
 }
+"""Layers, operation, scale, branch, CFG, rescale, window of every setting with one term, as its source has them."""
+COMFYUI_SIGMAS = (1.0, 0.9933, 0.9850, 0.9767, 0.9008, 0.6180)
+SCHEDULES = {
+    "ltx/13b-dynamic": (
+        (1, 6, 8, 6, 1, 1),
+        (0, 4, 4, 4, 2, 1),
+        (0, 0.5, 0.5, 1, 1, 1),
+        ((), (22, 35, 39), (28,), (28,), (28,), (28,)),
+    ),
+    "ltx/13b-balanced": (
+        (1, 6, 8, 6, 1, 1),
+        (0, 4, 4, 4, 2, 1),
+        (0, 0.5, 0.5, 1, 1, 1),
+        ((), (12,), (5,), (5,), (28,), (29,)),
+    ),
+    "ltx/2b-schedule": ((4, 4, 4, 4, 1, 1), (2, 2, 2, 2, 1, 0), (1, 1, 1, 1, 1, 0), (*((14,),) * 5, ())),
+}
+"""CFG, scale, rescale, layers of each entry; 0 and () where nothing is skipped and CFG is 1."""
+WITHOUT_SKIPS = {"ltx/distilled": 1.0, "ltx/distilled-2b": 1.0, "ltx2/hq-2-3": 3.0}
+ELSEWHERE = {"ltx/13b-dev", "svd/published"}
+"""Tested by name."""
+
+
+def test_no_published_preset_is_left_unchecked():
+    assert {*EXPECTED, *SCHEDULES, *WITHOUT_SKIPS, *ELSEWHERE} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,8 +90,51 @@ def test_numbers_are_those_of_the_source(name):
     preset = find_published(name)
     (segment,) = preset.spec.segments
     (term,) = segment.terms
-    found = (dict(term.skip_layers), term.skip_op, term.stg_scale, term.branch, preset.spec.cfg_scale, segment.rescale)
+    cfg = preset.spec.cfg_scale if segment.cfg_scale is None else segment.cfg_scale
+    window = (segment.start, segment.stop)
+    found = (dict(term.skip_layers), term.skip_op, term.stg_scale, term.branch, cfg, segment.rescale, window)
     assert found == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_SKIPS)
+def test_settings_of_makers_who_skip_nothing(name):
+    preset = find_published(name)
+    assert preset.spec.cfg_scale == WITHOUT_SKIPS[name]
+    assert [term for segment in preset.spec.segments for term in segment.terms] == []
+    assert preset.notes
+
+
+def test_the_setting_of_svd_has_two_terms():
+    preset = find_published("svd/published")
+    (segment,) = preset.spec.segments
+    found = [(dict(term.skip_layers), term.skip_op, term.stg_scale, term.branch) for term in segment.terms]
+    assert found == [
+        ({"spatial": (7,)}, "attention", 2.0, "cond"),
+        ({"temporal": (7,)}, "attention", 0.5, "cond"),
+    ]
+    assert (segment.rescale, preset.spec.cfg_source, preset.generation.num_inference_steps) == (0.7, "pipeline", 25)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_of_comfyui_lies_on_the_right_steps(name):
+    """stg_advanced_presets.json looks up the least entry that is not below the sigma."""
+    preset = find_published(name)
+    for step, sigma in enumerate(preset.sigmas):
+        place = max(place for place, entry in enumerate(COMFYUI_SIGMAS) if entry >= sigma)
+        segment = next(part for part in preset.spec.segments if part.start - 1e-6 <= step / 30 < part.stop - 1e-6)
+        cfg = preset.spec.cfg_scale if segment.cfg_scale is None else segment.cfg_scale
+        scale = sum(term.stg_scale for term in segment.terms)
+        layers = tuple(index for term in segment.terms for index in term.skip_layers["blocks"])
+        assert (cfg, scale, segment.rescale, layers) == tuple(column[place] for column in SCHEDULES[name]), step
+        assert {(term.skip_op, term.branch) for term in segment.terms} <= {("attention", "cond")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_branch_than_the_paper_s_is_warned_of(name):
+    preset = find_published(name)
+    branches = {term.branch for segment in preset.spec.segments for term in segment.terms} - {"cond"}
+    if branches:
+        assert any("negative pr" in note for note in preset.notes)
 
 
 def test_a_schedule_by_sigma_lies_on_the_right_steps():
@@ -83,7 +166,7 @@ def test_published_by_family():
     assert {preset.family for preset in published("wan")} == {"wan"}
     assert len(published()) == len(NAMES) >= 30
     assert published("nothing known") == []
-    assert published_names("mochi") == ["mochi/layer-35", "mochi/published"]
+    assert published_names("mochi") == ["mochi/layer-35", "mochi/layer-35-weaker", "mochi/published"]
 
 
 def test_wan_official_warns_of_its_formula():
@@ -116,7 +199,9 @@ def test_a_preset_must_fit_the_blocks_of_the_model():
 def test_the_published_setting_of_a_model_is_found_by_its_blocks():
     assert prior_for(entry_of("mochi", blocks=48)).name == "mochi/published"
     assert prior_for(entry_of("cogvideox", blocks=30)).name == "cogvideox/published"
-    with pytest.raises(StgTuneError, match="type one of wan/slg-14b, wan/slg-14b-late, wan/slg-14b-layer-10"):
+    with pytest.raises(
+        StgTuneError, match="type one of wan/musubi, wan/slg-14b, wan/slg-14b-late, wan/slg-14b-layer-10"
+    ):
         prior_for(entry_of("wan", blocks=40))
     with pytest.raises(StgTuneError, match=r"nothing is published for some mochi .* of the family: mochi/layer-35, "):
         prior_for(entry_of("mochi", blocks=12))

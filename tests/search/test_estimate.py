@@ -20,6 +20,22 @@ def test_the_default_is_timed_warm_and_so_is_a_skip(landscape, make_plan):
     assert {pair for _, pair in seen} <= set(plan.search_pairs)
 
 
+def test_a_batch_is_timed_as_a_whole_and_its_share_counts(landscape, make_plan):
+    plan, now, seen = make_plan(landscape()), [0.0], []
+
+    class Evaluate:
+        def __call__(self, spec, pair):
+            raise AssertionError("one at a time")
+
+        def many(self, spec, pairs):
+            seen.append(len(pairs))
+            now[0] += 8.0
+            return [Evaluation(config=spec.hash(), pair=pair) for pair in pairs]
+
+    assert probe(Evaluate(), plan, batch=4, clock=lambda: now[0]) == Timing(first=2.0, plain=2.0, guided=2.0)
+    assert seen == [4, 4, 4]
+
+
 def test_the_cost_is_the_sum_of_what_is_planned(landscape, make_plan):
     plan = make_plan(landscape())
     cost = estimate(plan, Timing(first=5.0, plain=1.0, guided=2.0), workers=1)
