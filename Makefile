@@ -9,7 +9,7 @@ VENV ?= .venv
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 
 MODEL ?= open-sora-tiny
-BUDGET ?= medium
+BUDGET ?= 1200
 SEED ?= 0
 OUT ?= runs/demo
 

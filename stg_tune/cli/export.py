@@ -129,6 +129,7 @@ def _list(*, as_json: bool) -> None:
                     "url": item.url,
                     "families": list(item.families),
                     "says": item.says,
+                    "loses": item.loses,
                     "paste": item.paste,
                     "import": item.read is not None,
                 }

@@ -58,6 +58,8 @@ class Target:
     """Model families that the tool can skip layers of."""
     says: str
     """What can be said: operation, branch, windows, rescale."""
+    loses: str
+    """What of a preset cannot be said: a file without it is written with ``lossy`` only."""
     paste: str
     """Where the content goes."""
     write: Callable[[Preset, Journal], str]

@@ -174,7 +174,7 @@ def _spec(
     return from_window(term, held, cfg_scale=cfg_scale, rescale=rescale, num_steps=steps, scope="window")
 
 
-def _target(name: str, kind: str, families: tuple[str, ...], says: str, write: Any, read: Any) -> Target:
+def _target(name: str, kind: str, families: tuple[str, ...], says: str, loses: str, write: Any, read: Any) -> Target:
     return Target(
         name=name,
         tool=f"ComfyUI, node {kind}",
@@ -182,6 +182,7 @@ def _target(name: str, kind: str, families: tuple[str, ...], says: str, write: A
         suffix=".json",
         families=families,
         says=says,
+        loses=loses,
         paste=comfyui.PASTE,
         write=write,
         read=read,
@@ -194,6 +195,7 @@ TARGETS = (
         "SkipLayerGuidanceDiT",
         DIT,
         "residual, branch cond, one window, rescale of x0 in the window",
+        "a second term or window; another CFG scale outside; rescale of the prediction, or outside the window",
         write_dit,
         read_dit,
     ),
@@ -202,6 +204,7 @@ TARGETS = (
         "SkipLayerGuidanceDiTSimple",
         DIT,
         "residual, branch uncond, one window, no rescale",
+        "the scale of the branch cond; a second term or window; another CFG scale outside; rescale",
         write_simple,
         read_simple,
     ),
@@ -210,6 +213,7 @@ TARGETS = (
         "SkipLayerGuidanceSD3",
         ("sd3",),
         "residual, branch cond, one window, no rescale",
+        "a second term or window; another CFG scale outside; rescale",
         write_sd3,
         read_sd3,
     ),
@@ -218,6 +222,7 @@ TARGETS = (
         "LTXVSpatioTemporalGuidance",
         LTX,
         "attention, branch cond, one window, no rescale",
+        "a second term or window; another CFG scale outside; rescale",
         write_stg,
         read_stg,
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.errors import StgTuneError
-from stg_tune.export import comfyui, diffusers_ltx2, fields, layouts
+from stg_tune.export import comfyui, fields, layouts, ltx2
 from stg_tune.export.base import Journal, Target
 from stg_tune.export.single import note_whole_batch
 
@@ -22,8 +22,8 @@ VIDEO = "VIDEO"
 
 def write(preset: Preset, journal: Journal) -> str:
     """Parameters of the video, and the guider that they are connected to."""
-    found = diffusers_ltx2.setting(preset, journal)
-    diffusers_ltx2.need_all_steps(found, journal)
+    found = ltx2.setting(preset, journal)
+    ltx2.need_all_steps(found, journal)
     journal.note("sound has GuiderParameters of its own; of these a preset does not speak")
     journal.note(comfyui.BYPASS_NOTE)
     note_whole_batch(found.rescale, journal)
@@ -48,7 +48,7 @@ def write(preset: Preset, journal: Journal) -> str:
 
 def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
     """A workflow with one MultimodalGuider, of which the video is read, for the model of ``preset``."""
-    layouts.need_family(preset, journal, diffusers_ltx2.FAMILIES)
+    layouts.need_family(preset, journal, ltx2.FAMILIES)
     nodes = comfyui.nodes_of(text)
     guider, video = comfyui.find(nodes, "MultimodalGuider"), _video(nodes)
     for name, usual in (("modality_scale", 1.0), ("skip_step", 0.0)):
@@ -58,7 +58,7 @@ def read(text: str, preset: Preset, journal: Journal) -> GuidanceSpec:
         journal.lose("cross_attn is left out: a preset has none")
     perturbs = fields.flag(video, "perturb_attn", default=True)
     steps = preset.generation.num_inference_steps
-    return diffusers_ltx2.from_arguments(
+    return ltx2.from_arguments(
         fields.indices_text(guider.get("skip_blocks", ""), "skip_blocks"),
         (0, steps - 1),
         steps,
@@ -85,8 +85,9 @@ TARGET = Target(
     tool="ComfyUI-LTXVideo, nodes GuiderParameters and MultimodalGuider",
     url="https://github.com/Lightricks/ComfyUI-LTXVideo",
     suffix=".json",
-    families=diffusers_ltx2.FAMILIES,
+    families=ltx2.FAMILIES,
     says="attention, branch cond, no window, rescale of x0",
+    loses="a window; a second term; another CFG scale in some steps; rescale of the prediction",
     paste=comfyui.PASTE,
     write=write,
     read=read,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stg_tune.errors import StgTuneError
 from stg_tune.export.base import Exported, Imported, Journal
 from stg_tune.export.registry import target
-from stg_tune.preset import parse
+from stg_tune.preset import known_depths, parse
 
 if TYPE_CHECKING:
     from stg_tune.preset import Preset
@@ -28,6 +28,7 @@ def export(preset: Preset, to: str, *, lossy: bool = False) -> Exported:
     """
     chosen, journal = target(to), Journal()
     try:
+        _check_depths(preset)
         text = chosen.write(preset, journal)
     except StgTuneError as error:
         raise StgTuneError(f"{preset.name} cannot be written for {to}: {error}") from None
@@ -67,6 +68,16 @@ def import_(text: str, source: str, like: Preset, *, name: str = "", lossy: bool
         raise StgTuneError(f"this cannot be read as {source}: {error}") from None
     _allow(journal, f"reading this as {source}", lossy=lossy)
     return Imported(preset=made, losses=tuple(journal.losses), notes=tuple(journal.notes))
+
+
+def _check_depths(preset: Preset) -> None:
+    """Other tools take the checkpoint's blocks, whatever the preset says of their number."""
+    known = known_depths().get(preset.checkpoint, preset.stacks)
+    if dict(known) != dict(preset.stacks):
+        raise StgTuneError(
+            f"the checkpoint {preset.checkpoint} has blocks {dict(known)}, the preset says {dict(preset.stacks)}: its "
+            "layers mean nothing there"
+        )
 
 
 def _allow(journal: Journal, what: str, *, lossy: bool) -> None:

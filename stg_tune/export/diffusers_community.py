@@ -119,6 +119,7 @@ TARGET = Target(
     suffix=".json",
     families=tuple(PIPELINES),
     says="residual, branch cond, no window, rescale 0 or 0.7",
+    loses="a window; a second term; another CFG scale in some steps; a rescale other than 0.7 (Wan, HunyuanVideo: any)",
     paste='pipe = DiffusionPipeline.from_pretrained(checkpoint, custom_pipeline=...); pipe(prompt, **data["call"])',
     write=write,
     read=read,

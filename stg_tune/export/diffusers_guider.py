@@ -229,6 +229,7 @@ TARGET = Target(
     families=FAMILIES,
     says="residual, feed_forward; Latte also attention, attention_input; branch cond, or uncond with AutoGuidance; "
     "one window, not in step 0; rescale in all steps",
+    loses="a second term or window; another CFG scale outside; rescale of x0, or in some steps only",
     paste="a folder of its own as guider_config.json: SkipLayerGuidance.from_pretrained(folder)",
     write=write,
     read=read,

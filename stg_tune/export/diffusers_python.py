@@ -101,6 +101,7 @@ TARGET = Target(
     families=(*FAMILIES, *REGISTRABLE),
     says="as diffusers, and step 0, and blocks that diffusers does not know by itself; Wan also attention, "
     "attention_input",
+    loses="a second term or window; another CFG scale outside; rescale of x0, or in some steps only",
     paste="next to your script; attach(pipe) on a modular pipeline, or one with a guider (HunyuanVideo-1.5, Motif)",
     write=write,
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.errors import StgTuneError
@@ -13,6 +13,8 @@ from stg_tune.preset.file import parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_MOST = sys.float_info.max
+"""Whole numbers of YAML may be larger, and then no float."""
 _LAYERS = re.compile(r"\s*(\d{1,4}(\s*,\s*\d{1,4})*\s*,?\s*)?")
 
 
@@ -27,7 +29,7 @@ def json_object(text: str, what: str) -> dict[str, Any]:
 def number(data: Mapping[str, Any], key: str, default: float | None = None) -> float:
     """A finite number; missing without a default: ``StgTuneError``."""
     value = _get(data, key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MOST:
         raise StgTuneError(f"{key} must be a finite number, got {_shown(value)}")
     return float(value)
 

@@ -70,6 +70,7 @@ TARGET = Target(
     suffix=".json",
     families=FAMILIES,
     says="residual or attention_with_text of one single block, branch cond, no CFG, one window, no rescale",
+    loses="further blocks; a second term or window; rescale",
     paste="a workflow in API format; connect stg_args of your HyVideoSampler",
     write=write,
     read=read,

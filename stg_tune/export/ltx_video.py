@@ -178,6 +178,7 @@ TARGET = Target(
     suffix=".yaml",
     families=FAMILIES,
     says="attention, residual or attention_projected_input; branch cond; any schedule by sigma; rescale where it skips",
+    loses="a second term in a step; rescale of x0, or where nothing is skipped; CFG below 1",
     paste="over the keys of the same name in configs/*.yaml (first_pass: in multi-scale files)",
     write=write,
     read=read,

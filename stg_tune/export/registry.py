@@ -10,13 +10,15 @@ from stg_tune.export import (
     comfyui_core,
     comfyui_ltxvideo,
     comfyui_multimodal,
-    command_lines,
     diffusers_community,
     diffusers_guider,
     diffusers_ltx2,
     diffusers_python,
     hunyuanvideowrapper,
+    ltx2_command,
     ltx_video,
+    musubi_tuner,
+    stable_diffusion_cpp,
     uncond_nodes,
     wan2gp,
 )
@@ -37,7 +39,9 @@ _TARGETS: tuple[Target, ...] = (
     *uncond_nodes.TARGETS,
     hunyuanvideowrapper.TARGET,
     wan2gp.TARGET,
-    *command_lines.TARGETS,
+    ltx2_command.TARGET,
+    musubi_tuner.TARGET,
+    stable_diffusion_cpp.TARGET,
 )
 
 

@@ -86,6 +86,7 @@ def _target(name: str, repository: str, *, kind: str, family: str, stacks: Mappi
         suffix=".json",
         families=(family,),
         says="residual, branch uncond (no scale, needs CFG), one window, no rescale",
+        loses="the scale of the branch cond; a second term or window; another CFG scale outside; rescale",
         paste=comfyui.PASTE if sampler == "guider" else f"a workflow in API format; connect slg_args of your {sampler}",
         write=write,
         read=read,

@@ -132,6 +132,7 @@ TARGET = Target(
     suffix=".json",
     families=FAMILIES,
     says="Wan: residual, branch uncond (no scale, needs CFG); LTX-2: attention_off at scale 1; a window in percents",
+    loses="the scale of the branch cond; a finer window; a second term or window; rescale (Wan); STG-A (LTX-2)",
     paste="Load Settings, or merge into a saved settings file",
     write=write,
     read=read,

@@ -35,7 +35,8 @@ def to_strict(first: int, last: int, num_steps: int) -> Bounds:
 
 def from_strict(start: float, stop: float, num_steps: int) -> Steps | None:
     """The steps of ``int(start n) < step < int(stop n)``."""
-    return _steps(num_steps, lambda step: int(start * num_steps) < step < int(stop * num_steps))
+    first, last = _floored(start, num_steps), _floored(stop, num_steps)
+    return _steps(num_steps, lambda step: first < step < last)
 
 
 def to_floored(first: int, last: int, num_steps: int) -> Bounds:
@@ -46,7 +47,8 @@ def to_floored(first: int, last: int, num_steps: int) -> Bounds:
 
 def from_floored(start: float, stop: float, num_steps: int) -> Steps | None:
     """The steps of ``int(start n) <= step < int(stop n)``."""
-    return _steps(num_steps, lambda step: int(start * num_steps) <= step < int(stop * num_steps))
+    first, last = _floored(start, num_steps), _floored(stop, num_steps)
+    return _steps(num_steps, lambda step: first <= step < last)
 
 
 def to_counted(first: int, last: int, num_steps: int) -> Bounds:
@@ -57,8 +59,8 @@ def to_counted(first: int, last: int, num_steps: int) -> Bounds:
 
 def from_counted(start: float, stop: float, num_steps: int) -> Steps | None:
     """The steps of ``int(start (n + 1)) < step + 1 < int(stop (n + 1))``."""
-    levels = num_steps + 1
-    return _steps(num_steps, lambda step: int(start * levels) < step + 1 < int(stop * levels))
+    first, last = _floored(start, num_steps + 1), _floored(stop, num_steps + 1)
+    return _steps(num_steps, lambda step: first < step + 1 < last)
 
 
 def to_percent(first: int, last: int, num_steps: int) -> tuple[int, int] | None:
@@ -86,6 +88,11 @@ def _percent(step: int, num_steps: int) -> int | None:
 def _steps(num_steps: int, active: Callable[[int], bool]) -> Steps | None:
     held = [step for step in range(num_steps) if active(step)]
     return (held[0], held[-1]) if held else None
+
+
+def _floored(bound: float, count: int) -> int:
+    """``int(bound * count)``; beyond -1 and 2 nothing changes, and a product could be infinite."""
+    return int(min(max(bound, -1.0), 2.0) * count)
 
 
 def _digits(value: float) -> float:

@@ -6,7 +6,15 @@ from stg_tune.preset.build import from_result
 from stg_tune.preset.diff import Difference, diff
 from stg_tune.preset.file import load, parse, remarks_on, save, validate
 from stg_tune.preset.migrate import migrate
-from stg_tune.preset.priors import find_published, open_for, open_preset, prior_for, published, published_names
+from stg_tune.preset.priors import (
+    find_published,
+    known_depths,
+    open_for,
+    open_preset,
+    prior_for,
+    published,
+    published_names,
+)
 from stg_tune.preset.record import Evidence, GainInterval, Preset, ScorerGain
 from stg_tune.preset.siblings import carried_over
 
@@ -20,6 +28,7 @@ __all__ = [
     "diff",
     "find_published",
     "from_result",
+    "known_depths",
     "load",
     "migrate",
     "open_for",

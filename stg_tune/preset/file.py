@@ -72,6 +72,10 @@ def remarks_on(preset: Preset) -> tuple[str, ...]:
         remarks.append("it has no evidence: nobody has measured whether it is better than the default")
     elif not preset.evidence.improved:
         remarks.append(f"its evidence shows no improvement: {preset.evidence.reason}")
+    if preset.combine_space == "sample" and any(segment.rescale for segment in preset.spec.segments):
+        remarks.append(
+            "it rescales x0; stg_tune.guided rescales what the model predicts, so its videos come out different"
+        )
     terms = [(segment, term) for segment in preset.spec.segments for term in segment.terms]
     remarks += [f"the term {term.name!r} has stg_scale 0 and does nothing" for _, term in terms if not term.stg_scale]
     steps = preset.generation.num_inference_steps

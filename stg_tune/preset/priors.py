@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stg_tune.preset.record import Preset
 
 _SUFFIX = ".json"
+_UNSURE = ("ovi",)
 
 
 def published_names(family: str | None = None) -> list[str]:
@@ -45,6 +46,12 @@ def find_published(name: str) -> Preset:
     if file is None:
         raise StgTuneError(f"there is no published preset {name[:80]!r}; there are, for example: {_close(name)}")
     return parse(file.read_text(encoding="utf-8"), f"the published preset {name}")
+
+
+@cache
+def known_depths() -> dict[str, dict[str, int]]:
+    """Checkpoint -> stack -> number of blocks, of the published presets whose depths are sure."""
+    return {preset.checkpoint: dict(preset.stacks) for preset in published() if preset.family not in _UNSURE}
 
 
 def open_preset(name_or_path: str | os.PathLike[str]) -> Preset:

@@ -135,14 +135,23 @@ class BatchingExecutor:
 
     def run(self, tasks: Iterable[Task]) -> Generator[Finished, None, None]:
         """Yield each batch once as it is finished."""
-        return self._executor.run(batches(tasks, self._size))
+        return self._executor.run(batches(tasks, self._size, self.slots))
 
 
-def batches(tasks: Iterable[Task], size: int) -> Iterator[Task]:
-    """Join up to ``size`` tasks that follow each other and differ in the pair alone."""
+def batches(tasks: Iterable[Task], size: int, slots: int = 1) -> Iterator[Task]:
+    """Join tasks that follow each other and differ in the pair alone: batches of nearly the same size.
+
+    Args:
+        tasks: Single pairs.
+        size: Most pairs of a batch.
+        slots: Batches that run at the same time; there are as many, or a multiple, where there are pairs enough.
+    """
     for _, group in itertools.groupby(tasks, key=lambda task: (task.spec.hash(), task.role)):
-        while chunk := tuple(itertools.islice(group, size)):
-            yield replace(chunk[0], more=tuple(task.pair for task in chunk[1:]))
+        alike = list(group)
+        count = min(-(-len(alike) // (size * slots)) * slots, len(alike))
+        ends = [len(alike) * number // count for number in range(count + 1)]
+        for first, end in itertools.pairwise(ends):
+            yield replace(alike[first], more=tuple(task.pair for task in alike[first + 1 : end]))
 
 
 def attempt(evaluate: Evaluate, task: Task) -> tuple[Evaluation, ...]:

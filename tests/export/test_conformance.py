@@ -26,6 +26,7 @@ def test_a_record_is_whole(kit, name):
     assert item.url.startswith("https://")
     assert item.suffix.startswith(".")
     assert item.says
+    assert item.loses
     assert item.paste
     assert set(kit.says[name].families) <= set(item.families)
 

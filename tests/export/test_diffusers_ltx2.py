@@ -41,9 +41,12 @@ def pipeline(*, perturbed_attn):
     made = families()
     torch.manual_seed(0)
     pipe = made.ltx2()
-    config = {**pipe.transformer.config, "perturbed_attn": perturbed_attn}
     torch.manual_seed(0)
-    pipe.transformer = diffusers.LTX2VideoTransformer3DModel.from_config(config).eval()
+    transformer = diffusers.LTX2VideoTransformer3DModel.from_config(
+        pipe.transformer.config, perturbed_attn=perturbed_attn
+    )
+    pipe.transformer = transformer.eval()
+    assert pipe.transformer.transformer_blocks[1].perturbed_attn is perturbed_attn
     for weight in pipe.transformer.parameters():
         torch.nn.init.normal_(weight, std=0.2) if weight.abs().max() == 0 else None
     pipe.set_progress_bar_config(disable=True)
@@ -56,7 +59,7 @@ def preset_of(*, rescale=0.0):
     term = replace(segment.terms[0], skip_layers={"blocks": (1,)}, stg_scale=1.5)
     spec = replace(base.spec, segments=(replace(segment, terms=(term,), rescale=rescale),))
     generation = replace(base.generation, num_inference_steps=2)
-    return replace(base, spec=spec, stacks={"blocks": 3}, generation=generation, sigmas=())
+    return replace(base, spec=spec, stacks={"blocks": 3}, checkpoint="a/tiny-LTX-2.3", generation=generation, sigmas=())
 
 
 def after_one_step(pipe, **arguments):
@@ -72,18 +75,34 @@ def after_one_step(pipe, **arguments):
     return kept[0]
 
 
-@pytest.mark.parametrize("rescale", [0.0, 0.7])
 @torch.no_grad()
-def test_the_arguments_make_the_pipeline_predict_what_our_runtime_does(rescale):
-    preset = preset_of(rescale=rescale)
-    made = export(preset, "diffusers-ltx2")
-    theirs = after_one_step(pipeline(perturbed_attn=True), **json.loads(made.text))
+def test_the_arguments_make_the_pipeline_predict_what_our_runtime_does():
+    preset = preset_of()
+    theirs = after_one_step(pipeline(perturbed_attn=True), **json.loads(export(preset, "diffusers-ltx2").text))
     pipe = pipeline(perturbed_attn=True)
     plain = after_one_step(pipe)
     with stg_tune.guided(pipe, preset):
         ours = after_one_step(pipe)
     assert_equal(ours, theirs)
     assert (ours - plain).abs().max() > 1e-3, "the skip must matter"
+
+
+@torch.no_grad()
+def test_the_rescale_is_that_of_x0_as_the_preset_says():
+    """``guided`` rescales the prediction itself, whatever the space of the preset: there the two differ."""
+    preset, factor = preset_of(rescale=0.7), 0.7
+    pipe = pipeline(perturbed_attn=True)
+    theirs = after_one_step(pipe, **json.loads(export(preset, "diffusers-ltx2").text))
+    start, (first, second) = families().ltx2_inputs(1, 3.0)["latents"], pipe.scheduler.sigmas[:2]
+    cond = after_one_step(pipe, guidance_scale=1.0)
+    with stg_tune.guided(pipe, preset_of()):
+        free = after_one_step(pipe)
+    c, x = (start - first * (end - start) / (second - first) for end in (cond, free))
+    x = x * (factor * c.std() / x.std() + 1 - factor)
+    assert_equal(start + (second - first) * (start - x) / first, theirs)
+    with stg_tune.guided(pipe, preset):
+        ours = after_one_step(pipe)
+    assert (ours - theirs).abs().max() > 1e-3, "guided rescales x0 now: compare the two directly"
 
 
 @torch.no_grad()

@@ -39,7 +39,8 @@ def test_every_target_has_its_section_in_order():
 def test_the_file_shown_is_the_file_written(item):
     section = SECTIONS[item.name]
     assert shown(item.name) == export(example(item.name), item.name).text
-    assert item.says in section
+    assert f"It can say: {item.says}." in section
+    assert f"It loses: {item.loses}." in section
     assert item.paste in section
     assert item.url in section
     assert ", ".join(item.families) in section
@@ -83,3 +84,15 @@ def test_the_configuration_shown_is_loaded(tmp_path, name, scale):
     kind = re.search(r'"_class_name": "(\w+)"', shown(name))[1]
     assert f"{kind}.from_pretrained(folder)" in SECTIONS[name]
     assert getattr(diffusers, kind).from_pretrained(tmp_path).guidance_scale == scale
+
+
+def test_the_names_in_the_table_are_those_in_the_files():
+    """A name of a tool that no file on the page has would be a mistake of the table."""
+    table = TEXT[TEXT.index("| here |") : TEXT.index("## The same number")]
+    files = "\n".join(re.findall(r"^```(?:json|yaml|python|text)\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL))
+    assert len(files) > 5000
+    heads, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    assert {len(row) for row in rows} == {len(heads)}
+    names = {name for row in rows for cell in row[1:] for name in re.findall(r"`([^`]+)`", cell)}
+    unknown = {name.lstrip(".") for name in names if name.lstrip(".") not in files}
+    assert unknown <= {"AutoGuidance", "perturbed_guidance_scale", "alt_scale"}, "of other settings than those shown"

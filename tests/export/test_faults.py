@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ def flag(text, name):
     return float(words[words.index(name) + 1])
 
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "stg_official"
 RESCALES = {
     "ltx-video": ("ltx", "attention", "velocity", lambda text: float(text.split("rescaling_scale: ")[1].split()[0])),
     "comfyui-ltxvideo": ("ltx", "attention", "sample", lambda text: json.loads(text)[0]["stg_rescale_values"][0]),
@@ -197,3 +199,20 @@ def test_what_an_import_does_not_read_is_told(kit):
 def test_no_tool_is_given_the_no_op_of_ltx_video(kit, op):
     """stg_mode residual does nothing there: attention_skip acts only where no block of the transformer is."""
     assert "stg_mode: residual" not in export(kit.preset("ltx", op=op), "ltx-video").text
+
+
+def test_layers_are_those_of_the_named_checkpoint(kit):
+    """Block 35 of 40 is no block of the 30 that Wan 1.3B has, whatever the preset claims."""
+    small = find_published("wan/community")
+    claimed = replace(kit.preset("wan"), checkpoint=small.checkpoint)
+    assert export(claimed, "comfyui-slg").text
+    far = replace(claimed, stacks={"blocks": 40}, spec=kit.preset("wan", layers={"blocks": (3,)}).spec)
+    refused(far, "comfyui-slg", r"has blocks \{'blocks': 30\}, the preset says \{'blocks': 40\}")
+    assert export(replace(far, checkpoint="somebody/model"), "comfyui-slg").text
+
+
+@pytest.mark.parametrize("family", ["mochi", "cogvideox", "ltx", "wan"])
+def test_the_arguments_are_those_of_the_recorded_community_pipelines(kit, family):
+    recorded = json.loads((GOLDEN / family / "meta.json").read_text())["community.defaults"]
+    call = json.loads(export(kit.preset(family, cfg=3.0), "diffusers-community").text)["call"]
+    assert call.keys() == recorded.keys()

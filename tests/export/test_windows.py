@@ -50,6 +50,14 @@ def test_whole_percents_cannot_meet_every_step_of_many():
     assert len(missed) > 250
 
 
+@pytest.mark.parametrize("rule", ["inclusive", "strict", "floored", "counted"])
+def test_bounds_beyond_all_reason(rule):
+    """A file may hold any finite number; times the number of steps it may be infinite."""
+    read = getattr(windows, f"from_{rule}")
+    assert read(-1e308, 1e308, 10) == read(-1.0, 2.0, 10) == (0, 9)
+    assert read(1e308, 1e308, 10) is None
+
+
 def test_empty_windows():
     assert windows.from_inclusive(0.51, 0.52, 10) is None
     assert windows.from_floored(0.5, 0.5, 10) is None

@@ -1,7 +1,7 @@
 import pytest
 
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
-from stg_tune.search.executor import BatchingExecutor, EvaluationError, InlineExecutor, Task
+from stg_tune.search.executor import BatchingExecutor, EvaluationError, InlineExecutor, Task, batches
 
 PAIR = Pair(prompt="p", seed=1)
 TASKS = [Task(spec=GuidanceSpec(cfg_scale=float(g)), pair=PAIR, role="search") for g in (1, 2, 3)]
@@ -96,10 +96,29 @@ def test_pairs_of_one_setting_that_follow_each_other_become_batches():
     evaluate = Many()
     executor = BatchingExecutor(InlineExecutor(evaluate), 2)
     done = list(executor.run(Task(spec=spec, pair=pair, role=role) for spec, pair, role in wanted))
-    assert evaluate.batches == [[0, 1], [2, 3], [4], [5], [6]]
+    assert evaluate.batches == [[0], [1, 2], [3, 4], [5], [6]]
     assert [(seed, row.pair.seed, row.scores["a"]) for seed, row in rows_of(done)] == [(i, i, i) for i in range(7)]
     assert len({item.task.key for item in done}) == 5
     assert executor.slots == 1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "size", "slots", "sizes"),
+    [
+        (12, 4, 1, [4, 4, 4]),
+        (9, 4, 1, [3, 3, 3]),
+        (12, 4, 2, [3, 3, 3, 3]),
+        (6, 4, 2, [3, 3]),
+        (14, 4, 8, [1, 2, 2, 2, 1, 2, 2, 2]),
+        (3, 4, 8, [1, 1, 1]),
+        (1, 4, 2, [1]),
+    ],
+)
+def test_every_worker_gets_about_as_much(pairs, size, slots, sizes):
+    tasks = tasks_of([Pair(prompt="p", seed=seed) for seed in range(pairs)])
+    found = list(batches(tasks, size, slots))
+    assert [len(task.pairs) for task in found] == sizes
+    assert [pair.seed for task in found for pair in task.pairs] == list(range(pairs))
 
 
 def test_a_batch_that_fails_marks_only_the_pair_that_fails_alone():
