@@ -40,7 +40,8 @@ def space() -> SearchSpace:
     """The shape of a real space; its own strengths, so that these runs stay as they are when the real one changes."""
     real = load_space("open-sora-tiny", DEPTHS)
     strengths = replace(real.stg_scale, low=0.05, high=1.5)
-    return replace(real, stg_scale=strengths, screen=replace(real.screen, stg_scale=0.3))
+    plain = replace(real.cfg_scale, low=1.0, high=5.0)
+    return replace(real, stg_scale=strengths, cfg_scale=plain, screen=replace(real.screen, stg_scale=0.3))
 
 
 def plan(seed: int = 0, **changes: object) -> SearchPlan:

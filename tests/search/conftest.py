@@ -92,7 +92,15 @@ def space_of(landscape: Landscape) -> SearchSpace:
     """The shape of a real space, with strengths around the one where the landscape is highest."""
     space, best = load_space("open-sora-tiny", DEPTHS), landscape.best_stg
     around = replace(space.stg_scale, low=round(best / 6, 3), high=round(best * 5, 3))
-    return replace(space, screen=replace(space.screen, stg_scale=best), stg_scale=around)
+    plain = replace(space.cfg_scale, low=1.0, high=5.0)
+    guards = tuple(replace(item, value=0.95) if item.scorer == "motion" else item for item in space.objective.guards)
+    return replace(
+        space,
+        screen=replace(space.screen, stg_scale=best),
+        stg_scale=around,
+        cfg_scale=plain,
+        objective=replace(space.objective, guards=guards),
+    )
 
 
 def plan_for(landscape: Landscape, *, budget: str = "small", seed: int = 0, prompts: int = 60, **changes) -> SearchPlan:

@@ -77,7 +77,7 @@ def test_a_wrong_type_is_named(text):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("low: 1.0\n  high: 5.0", "low: 6.0\n  high: 5.0", "cfg_scale: high (5) is below low (6)"),
+        ("low: 1.0\n  high: 8.0", "low: 9.0\n  high: 8.0", "cfg_scale: high (8) is below low (9)"),
         ("low: 0.15\n", "low: 0.0\n", "stg_scale: low is 0, but a log scale needs low > 0"),
         ("schema: stg-tune/space/1", "schema: stg-tune/space/2", "must be 'stg-tune/space/1'"),
         ("rule: at_least_fraction", "rule: at_most", "allowed: at_least_fraction, at_most_fraction, drop_at_most_sd"),
