@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from stg_tune.records import Pair
 
-CFG_SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 7.0)
-FINAL_CFG_SCALES = (1.25, 2.0, 3.0, 4.0, 7.0)
+CFG_SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
+FINAL_CFG_SCALES = (1.25, 2.0, 3.0, 4.0)
 STRENGTHS = ((1.0, 0.25), (1.0, 0.75), (3.0, 1.0))
 """(CFG scale, STG scale): skip guidance alone, and beside the CFG that the captions need."""
 

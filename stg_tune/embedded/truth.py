@@ -60,6 +60,8 @@ def judge_arm(generator: Generator, judge: Judge, spec: GuidanceSpec, pairs: Seq
     """Generate and judge the pairs of one arm; what ``folder`` holds already is not done again."""
     path = folder / f"{spec.hash()}.npz"
     done = _read(path)
+    if done is not None and len(done.answers) >= len(pairs):
+        return done[np.arange(len(pairs))]
     parts = [] if done is None else [done]
     start = 0 if done is None else len(done.answers)
     for first in range(start, len(pairs), BATCH):
@@ -71,9 +73,8 @@ def judge_arm(generator: Generator, judge: Judge, spec: GuidanceSpec, pairs: Seq
         features=np.concatenate([part.features for part in parts]),
         answers=np.concatenate([part.answers for part in parts]),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(path, features=arm.features.astype(np.float32), answers=arm.answers.astype(np.int8))
-    return arm[np.arange(len(pairs))]
+    _write(path, arm)
+    return arm
 
 
 def distance_gain(judge: Judge, arm: Judged, baseline: Judged) -> tuple[float, float, float]:
@@ -111,6 +112,15 @@ def asked_of(pairs: Sequence[Pair]) -> NDArray[np.int64]:
 def distance(judge: Judge, arm: Judged) -> float:
     """Frechet distance of an arm to real videos."""
     return frechet(arm.features.mean(0), np.cov(arm.features, rowvar=False), judge.mean, judge.covariance)
+
+
+def _write(path: Path, arm: Judged) -> None:
+    """Whole or not at all: hours of work must not be lost to a kill while a file is rewritten."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, features=arm.features.astype(np.float32), answers=arm.answers.astype(np.int8))
+    part.replace(path)
 
 
 def _read(path: Path) -> Judged | None:
