@@ -31,6 +31,12 @@ def spec_of(spec_or_preset: Any) -> GuidanceSpec:
     return found
 
 
+def rescales_clean(spec_or_preset: Any) -> bool:
+    """Whether a preset means a rescale of the clean latents (``combine_space`` ``sample``), and has one."""
+    space = getattr(spec_or_preset, "combine_space", None)
+    return space == "sample" and any(segment.rescale for segment in spec_of(spec_or_preset).segments)
+
+
 def terms_of(spec: GuidanceSpec) -> tuple[SkipTerm, ...]:
     """Every term of every segment, switched off or not."""
     return tuple(term for segment in spec.segments for term in segment.terms)

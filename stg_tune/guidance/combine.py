@@ -6,7 +6,7 @@ Notation of the paper: ``c`` with the prompt, ``u`` with the negative prompt, ``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stg_tune.guidance.passes import StepPlan
+
+
+class Rescale(Protocol):
+    """What takes the guided prediction back to the spread of the prompted one."""
+
+    def __call__(self, x: Tensor, c: Tensor, factor: float, /) -> Tensor:
+        """``x`` rescaled by the share ``factor``, 0 to 1."""
 
 
 def classifier_free(c: Tensor, u: Tensor, scale: float) -> Tensor:
@@ -38,12 +45,17 @@ def orthogonalised(deltas: Sequence[Tensor]) -> list[Tensor]:
 
 def rescaled(x: Tensor, c: Tensor, factor: float) -> Tensor:
     """``x (phi std(c) / std(x) + 1 - phi)``, eq. 15-16 of arXiv:2305.08891, unbiased std of each sample."""
+    return x * rescale_factor(x, c, factor)
+
+
+def rescale_factor(x: Tensor, c: Tensor, factor: float) -> Tensor:
+    """``phi std(c) / std(x) + 1 - phi`` of each sample, in a shape that broadcasts."""
     spread = _std(x)
     ratio = torch.where(spread > 0, _std(c) / spread, 1.0)
-    return x * (factor * ratio + (1 - factor))
+    return factor * ratio + (1 - factor)
 
 
-def combine(plan: StepPlan, c: Tensor, u: Tensor | None, weak: Sequence[Tensor]) -> Tensor:
+def combine(plan: StepPlan, c: Tensor, u: Tensor | None, weak: Sequence[Tensor], rescale: Rescale = rescaled) -> Tensor:
     """The guided prediction of one step: eq. 6, plus eq. 13 (one term), eq. 20 or eq. 21 (several), then the rescale.
 
     Args:
@@ -51,10 +63,11 @@ def combine(plan: StepPlan, c: Tensor, u: Tensor | None, weak: Sequence[Tensor])
         c: Prediction with the prompt.
         u: Prediction with the negative prompt, ``None`` when ``plan`` needs none.
         weak: One prediction a term of ``plan``, in its order.
+        rescale: How; the prediction itself is rescaled unless another space is meant.
     """
     x = c if u is None else classifier_free(c, u, plan.cfg_scale)
     x = with_terms(plan, x, x, c, weak)
-    return rescaled(x, c, plan.rescale) if plan.rescale else x
+    return rescale(x, c, plan.rescale) if plan.rescale else x
 
 
 def with_terms(plan: StepPlan, x: Tensor, guided: Tensor, c: Tensor, weak: Sequence[Tensor]) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from stg_tune.errors import StgTuneError
-from stg_tune.guidance.predictions import StepPredictions
 from stg_tune.guidance.rows import Call, Rows, outputs_of, rows_of, with_outputs
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from stg_tune.guidance.own_scale import OwnScale
     from stg_tune.guidance.passes import StepPlan
     from stg_tune.guidance.perturb import Stage
-    from stg_tune.guidance.predictions import Runner
+    from stg_tune.guidance.predictions import Runner, StepPredictions
     from stg_tune.guidance.schedule import Clock
     from stg_tune.models.base import Architecture
 
@@ -83,11 +82,11 @@ class BatchedForward:
         replaced = plan.negative_skip if rows.negative is not None else None
         if rows.negative is not None and plan.has_negative and replaced is None:
             output, both = self._runner.full(call, plan, prompted=rows.prompted, negative=rows.negative)
-            step = StepPredictions(plan=plan, prompted=tuple(item[rows.prompted] for item in both))
+            step = self._runner.step(plan, prompted, tuple(item[rows.prompted] for item in both))
             step.negative = tuple(item[rows.negative] for item in both)
         else:
             output, found = self._runner.full(prompted, plan, prompted=slice(0, rows.count))
-            step = StepPredictions(plan=plan, prompted=found)
+            step = self._runner.step(plan, prompted, found)
         self._runner.add_weak(step, prompted, "positive")
         if rows.negative is not None:
             self._add_negative(step, call.only(rows.negative), replaced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stg_tune.errors import StgTuneError
-from stg_tune.guidance.checks import check_layers, check_terms, terms_of
+from stg_tune.guidance.checks import check_depths, check_layers, check_terms, rescales_clean, spec_of, terms_of
 from stg_tune.guidance.combine import combine
 from stg_tune.guidance.passes import NEGATIVE, PROMPTED, Pass, StepPlan, plan
 from stg_tune.guidance.perturb import Layout, Stage, layout_of, refuse_unguidable, shells
@@ -17,12 +18,14 @@ from stg_tune.guidance.predictions import Routes
 from stg_tune.guidance.prefix import prompted_route
 from stg_tune.models.families import FAMILIES
 from stg_tune.models.guider_base import BaseGuidance, GuiderOutput, register_to_config
+from stg_tune.preset.file import parse
 from stg_tune.records import GuidanceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stg_tune.models.base import Architecture
+    from stg_tune.preset.record import Preset
 
 
 class STGGuider(BaseGuidance):  # type: ignore[misc]
@@ -39,7 +42,8 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
         """A guider.
 
         Args:
-            spec: ``GuidanceSpec.to_dict()``; plain data, so that ``save_pretrained`` can write it.
+            spec: ``Preset.to_dict()`` or ``GuidanceSpec.to_dict()``; plain data, so that ``save_pretrained`` can write
+                it. Of a preset the depths and the space of its rescale are checked too.
             family: Name of an architecture record, e.g. ``wan``.
             prefix_reuse: Whether weak passes start at their first skipped block.
             enabled: ``False``: the prompted prediction alone.
@@ -48,13 +52,19 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
             StgTuneError: The specification or the family is not known, or needs what a guider cannot do.
         """
         super().__init__(0.0, 1.0, enabled)
-        self._spec = GuidanceSpec.from_dict(spec)
+        self._setting = _setting(spec)
+        self._spec = spec_of(self._setting)
         self._record = _record(family)
         self._prefix_reuse = prefix_reuse
         if self._spec.cfg_source != "spec" or self._spec.restart is not None:
             raise StgTuneError("a guider cannot restart, nor leave eq. 6 to the pipeline: use stg_tune.guided for that")
         if any(term.blur_sigma is not None for term in terms_of(self._spec)):
             raise StgTuneError("a guider does not see where tokens lie: leave blur_sigma out, or use stg_tune.guided")
+        if rescales_clean(self._setting):
+            raise StgTuneError(
+                "a guider sees no latents, so it cannot rescale x0 as the preset asks (combine_space 'sample'): use "
+                "stg_tune.guided, or give it the preset's `.spec` to rescale the prediction instead"
+            )
         check_terms(self._spec, None)
         self._undo = ExitStack()
         self._layouts: dict[int, tuple[nn.Module, Layout, Routes, Stage]] = {}
@@ -131,6 +141,7 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
         if known is None or known[0] is not denoiser:
             refuse_unguidable(denoiser)
             layout = layout_of(denoiser, self._record)
+            check_depths(self._setting, {name: layout.depth(name) for name in layout.stacks})
             check_layers(self._spec, layout)
             routes = Routes(layout, prefix_reuse=self._prefix_reuse)
             known = self._layouts[id(denoiser)] = (
@@ -140,6 +151,11 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
                 Stage(prompted_route(len(layout.order), ())),
             )
         return known
+
+
+def _setting(data: Mapping[str, Any]) -> GuidanceSpec | Preset:
+    """What plain data say: a preset has its specification under ``guidance``."""
+    return parse(json.dumps(data), "the preset") if "guidance" in data else GuidanceSpec.from_dict(data)
 
 
 def _text(item: Pass) -> int:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
+
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
@@ -29,9 +31,13 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level(Share):
-    """The level of a step as the denoiser sees it: noise 0 to 1."""
+class Level:
+    """The level of a step as the denoiser sees it: latents ``signal * clean + noise * n``."""
 
+    signal: float
+    """0 (pure noise) to 1."""
+    noise: float | Tensor
+    """0 to 1; of a flow it may differ from place to place, in a shape that broadcasts with the latents."""
     predicts: Predicts
     """What the denoiser predicts."""
 
@@ -49,6 +55,19 @@ class Level(Share):
             case "sample":
                 return prediction
 
+    def without_signal(self, x: Tensor, prediction: Tensor) -> Tensor:
+        """The prediction for ``x`` whose clean latents are zero; ``prediction`` itself where there is no noise.
+
+        Without noise every prediction implies the clean latents ``x``, and none is asked for.
+        """
+        if self.predicts == "sample":
+            return torch.zeros_like(prediction)
+        noise = torch.as_tensor(self.noise, dtype=x.dtype, device=x.device)
+        zero = x / noise.where(noise > 0, 1.0)
+        if self.predicts == "v_prediction":
+            zero = self.signal * zero
+        return torch.where(noise > 0, -zero if self.predicts == "data_minus_noise" else zero, prediction)
+
 
 def level_of(scheduler: Any, index: int, timestep: Tensor) -> Level:
     """The level of step ``index`` of the schedule, in which the denoiser received ``timestep``.
@@ -62,6 +81,11 @@ def level_of(scheduler: Any, index: int, timestep: Tensor) -> Level:
             f"{float(timestep.min()):g} to {float(timestep.max()):g}: this pipeline holds given frames among them. Use "
             "another skip_op, or the text-to-video pipeline"
         )
+    return level_at(scheduler, index)
+
+
+def level_at(scheduler: Any, index: int) -> Level:
+    """The level of step ``index`` of the schedule, in latents that are all equally noisy."""
     predicts = predicts_of(scheduler)
     assert predicts is not None
     share = shares_of(scheduler)[index]
@@ -109,16 +133,23 @@ def predicts_of(scheduler: Any) -> Predicts | None:
     return kinds.get(getattr(config, "prediction_type", "")) if known and not name.startswith("EDM") else None
 
 
-def check_estimates(scheduler: Any, record: Architecture) -> None:
-    """Raises ``StgTuneError`` where the clean latents cannot be estimated from the denoiser's prediction."""
+def check_estimates(scheduler: Any, record: Architecture, *, who: str, instead: str) -> None:
+    """Raises ``StgTuneError`` where the clean latents cannot be estimated from the denoiser's prediction.
+
+    Args:
+        scheduler: Of the pipeline.
+        record: Of its family.
+        who: What needs the estimate, in the words of the message.
+        instead: What to type.
+    """
     if record.converts:
         raise StgTuneError(
-            f"skip_op 'salient_blur' estimates the clean latents from the denoiser's output, but the pipelines of the "
-            f"family {record.family} convert that output before the scheduler: use another skip_op"
+            f"{who} estimates the clean latents from the denoiser's output, but the pipelines of the family "
+            f"{record.family} convert that output before the scheduler: {instead}"
         )
     if predicts_of(scheduler) is None:
         kind = getattr(getattr(scheduler, "config", None), "prediction_type", "none")
         raise StgTuneError(
-            f"skip_op 'salient_blur' needs to know how noise and prediction are related, which a "
-            f"{type(scheduler).__name__} (prediction_type {kind!r}) does not tell: use another scheduler or skip_op"
+            f"{who} needs to know how noise and prediction are related, which a {type(scheduler).__name__} "
+            f"(prediction_type {kind!r}) does not tell: use another scheduler, or {instead}"
         )

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from stg_tune.guidance.combine import combine, relative_effect, with_terms
+from stg_tune.guidance.combine import combine, relative_effect, rescaled, with_terms
 from stg_tune.guidance.prefix import prompted_route, weak_route
 from stg_tune.guidance.rows import predictions_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from stg_tune.guidance.clean import CleanRescale
+    from stg_tune.guidance.combine import Rescale
     from stg_tune.guidance.effects import GuidedRun
     from stg_tune.guidance.grid import Grid
     from stg_tune.guidance.passes import Prompt, StepPlan
@@ -66,11 +68,13 @@ class StepPredictions:
     """``u``."""
     weak: dict[str, Predictions] = field(default_factory=dict)
     """Term -> ``p``."""
+    rescale: Rescale = rescaled
+    """How the guided prediction is rescaled."""
 
     def finished(self) -> Tensor:
         """The guided prediction."""
         u = self.negative[0] if self.negative is not None and self.plan.has_negative else None
-        return combine(self.plan, self.prompted[0], u, self._weak(0))
+        return combine(self.plan, self.prompted[0], u, self._weak(0), self.rescale)
 
     def moved(self, which: int, base: Tensor) -> Tensor:
         """``base`` plus the directions of the terms: for predictions whose eq. 6 the pipeline computes itself."""
@@ -95,11 +99,13 @@ class Runner:
         weak_model: nn.Module | None,
         grid: Callable[[Call], Grid],
         input_blur: InputBlur,
+        clean_rescale: CleanRescale | None = None,
     ) -> None:
         self.inner = inner
         self.run = run
         self._grid = grid
         self._input_blur = input_blur
+        self._clean_rescale = clean_rescale
         self._record = record
         self._stage = stage
         self._routes = routes
@@ -128,6 +134,12 @@ class Runner:
         output = self.inner(*call.args, **call.kwargs)
         self.run.forwards += call.total
         return output, tuple(map(_wide, predictions_of(output, self._record)))
+
+    def step(self, plan: StepPlan, call: Call, prompted: Predictions) -> StepPredictions:
+        """A step whose prompted rows are those of ``call``, with the prediction for them."""
+        if self._clean_rescale is None or not plan.rescale:
+            return StepPredictions(plan=plan, prompted=prompted)
+        return StepPredictions(plan=plan, prompted=prompted, rescale=self._clean_rescale(call, prompted[0]))
 
     def weak(self, call: Call, term: SkipTerm) -> Predictions:
         """The prediction without the layers of a term, or of the weak model."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from stg_tune.guidance.checks import check_depths, check_layers, check_terms, spec_of, terms_of
+from stg_tune.guidance.checks import check_depths, check_layers, check_terms, rescales_clean, spec_of, terms_of
+from stg_tune.guidance.clean import CleanRescale
 from stg_tune.guidance.effects import GuidedRun
 from stg_tune.guidance.families import architecture_of
 from stg_tune.guidance.forward import BatchedForward
@@ -50,7 +51,8 @@ def guided(
 
     Args:
         pipe: A pipeline with a ``scheduler`` that holds ``timesteps`` while it runs.
-        spec_or_preset: ``GuidanceSpec``, or an object with such a ``.spec``.
+        spec_or_preset: ``GuidanceSpec``, or a preset. The rescale of a preset whose ``combine_space`` is ``sample`` is
+            taken on the clean latents that predictions imply, any other one on the predictions.
         architecture: Where the blocks lie; ``None`` looks the pipeline's class up among the known families.
         prefix_reuse: Weak passes start at their first skipped block (exact, saves time, keeps one activation for each
             distinct start).
@@ -61,7 +63,8 @@ def guided(
 
     Raises:
         StgTuneError: A layer, stack or operation does not exist; the pipeline is guided already, patched by another
-            tool, or runs without CFG although the specification needs it.
+            tool, or runs without CFG although the specification needs it; a preset rescales clean latents, which
+            nobody can estimate in this pipeline.
 
     Warns:
         UserWarning: A window covers no step, or a term changed nothing.
@@ -126,10 +129,11 @@ def _installed(
     check_depths(spec_or_preset, {name: layout.depth(name) for name in layout.stacks})
     check_layers(spec, layout)
     if any(term.skip_op == "salient_blur" for term in terms_of(spec)):
-        check_estimates(pipe.scheduler, record)
+        check_estimates(pipe.scheduler, record, who="skip_op 'salient_blur'", instead="use another skip_op")
     routes = Routes(layout, prefix_reuse=prefix_reuse)
     wanted = [route for term in terms_of(spec) if term.stg_scale for route in routes.possible(term)]
     stage = Stage(prompted_route(len(layout.order), ()))
+    clean = CleanRescale(pipe, record, denoiser, stage) if rescales_clean(spec_or_preset) else None
     names = parameter_names(denoiser)
     forward: list[Forward] = []
 
@@ -143,6 +147,7 @@ def _installed(
             weak_model=weak_model,
             grid=lambda call: grid_of(call, record, denoiser),
             input_blur=InputBlur(pipe, record, layout, stage),
+            clean_rescale=clean,
         )
         kind: type[BatchedForward | SeparateForward] = BatchedForward if record.calls == "batched" else SeparateForward
         forward.append(kind(runner, record=record, names=names, stage=stage, clock=clock, own=own))

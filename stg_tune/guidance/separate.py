@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.guidance.forward import rounded
-from stg_tune.guidance.predictions import StepPredictions
 from stg_tune.guidance.rows import Call, outputs_of, with_outputs
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from stg_tune.guidance.own_scale import OwnScale
     from stg_tune.guidance.perturb import Stage
-    from stg_tune.guidance.predictions import Predictions, Runner
+    from stg_tune.guidance.predictions import Predictions, Runner, StepPredictions
     from stg_tune.guidance.schedule import Clock, Schedule
     from stg_tune.models.base import Architecture
 
@@ -96,7 +95,7 @@ class SeparateForward:
         if plan.only_cfg and (plan.own_scale or self._own.is_same(plan.cfg_scale)):
             return self._plain(call)
         output, prompted = self._runner.full(call, plan, prompted=slice(0, call.total))
-        half.step = step = StepPredictions(plan=plan, prompted=prompted)
+        half.step = step = self._runner.step(plan, call, prompted)
         self._runner.add_weak(step, call, "positive")
         if plan.own_scale:
             found = step.moved(0, prompted[0])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from stg_tune.documents import MAX_DEPTH, find_problem, load_schema, nesting, read_limited, write_atomic
 from stg_tune.errors import StgTuneError
+from stg_tune.models.families import FAMILIES
 from stg_tune.preset.migrate import migrate
 from stg_tune.preset.record import Preset
 
@@ -72,9 +73,9 @@ def remarks_on(preset: Preset) -> tuple[str, ...]:
         remarks.append("it has no evidence: nobody has measured whether it is better than the default")
     elif not preset.evidence.improved:
         remarks.append(f"its evidence shows no improvement: {preset.evidence.reason}")
-    if preset.combine_space == "sample" and any(segment.rescale for segment in preset.spec.segments):
+    if _rescales_hidden(preset):
         remarks.append(
-            "it rescales x0; stg_tune.guided rescales what the model predicts, so its videos come out different"
+            f"it rescales x0, which stg_tune.guided cannot see in the family {preset.family}: it refuses the preset"
         )
     terms = [(segment, term) for segment in preset.spec.segments for term in segment.terms]
     remarks += [f"the term {term.name!r} has stg_scale 0 and does nothing" for _, term in terms if not term.stg_scale]
@@ -83,6 +84,12 @@ def remarks_on(preset: Preset) -> tuple[str, ...]:
         if not any(segment.start <= step / steps < segment.stop for step in range(steps)):
             remarks.append(f"the window [{segment.start}, {segment.stop}) covers none of the {steps} steps")
     return tuple(remarks)
+
+
+def _rescales_hidden(preset: Preset) -> bool:
+    """Whether the rescale is one of clean latents, in a family whose pipelines do not let them be estimated."""
+    rescales = preset.combine_space == "sample" and any(segment.rescale for segment in preset.spec.segments)
+    return rescales and any(record.converts for record in FAMILIES if record.family == preset.family)
 
 
 @cache

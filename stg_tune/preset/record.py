@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = "stg-tune/preset/1"
 
 CombineSpace = Literal["velocity", "epsilon", "v_prediction", "sample"]
-"""What the numbers are that are combined and rescaled: the raw prediction of a flow, noise, v or x0 model."""
+"""What is combined and rescaled: the raw prediction of a flow, noise or v model, or (``sample``) x0, the clean latents
+that a prediction implies, whatever the model predicts."""
 
 COMBINE_SPACES: tuple[CombineSpace, ...] = get_args(CombineSpace)
 WINDOW_RULE = "start <= step / num_steps < stop"

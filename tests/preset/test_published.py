@@ -82,13 +82,15 @@ def test_every_published_preset_is_whole(name):
     assert preset.source
     assert preset.evidence is None
     assert remarks_on(preset)[0].startswith("it was published by others")
-    others = [remark for remark in remarks_on(preset)[1:] if "rescales x0" not in remark]
-    assert others == [], "a published setting that does nothing needs another form"
+    assert remarks_on(preset)[1:] == (), "a published setting that does nothing needs another form"
 
 
-def test_a_rescale_of_x0_is_remarked_on():
-    assert "rescales x0" in remarks_on(find_published("ltx2/published"))[1]
-    assert "rescales x0" not in " ".join(remarks_on(find_published("ltx/published")))
+def test_a_rescale_of_x0_is_remarked_on_where_nobody_can_follow_it():
+    preset = find_published("ltx2/published")
+    assert preset.combine_space == "sample"
+    assert "rescales x0" not in " ".join(remarks_on(preset))
+    assert "guided cannot see in the family cosmos: it refuses" in remarks_on(replace(preset, family="cosmos"))[1]
+    assert "rescales x0" not in " ".join(remarks_on(replace(preset, family="cosmos", combine_space="velocity")))
 
 
 @pytest.mark.parametrize("name", EXPECTED)
