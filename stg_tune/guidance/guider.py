@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,14 +18,12 @@ from stg_tune.guidance.predictions import Routes
 from stg_tune.guidance.prefix import prompted_route
 from stg_tune.models.families import FAMILIES
 from stg_tune.models.guider_base import BaseGuidance, GuiderOutput, register_to_config
-from stg_tune.preset.file import parse
 from stg_tune.records import GuidanceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stg_tune.models.base import Architecture
-    from stg_tune.preset.record import Preset
 
 
 class STGGuider(BaseGuidance):  # type: ignore[misc]
@@ -153,9 +151,24 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
         return known
 
 
-def _setting(data: Mapping[str, Any]) -> GuidanceSpec | Preset:
+@dataclass(frozen=True, kw_only=True)
+class _Stated:
+    """What a guider needs of a preset, under the names that a loaded preset has."""
+
+    spec: GuidanceSpec
+    stacks: Mapping[str, int]
+    combine_space: str
+
+
+def _setting(data: Mapping[str, Any]) -> GuidanceSpec | _Stated:
     """What plain data say: a preset has its specification under ``guidance``."""
-    return parse(json.dumps(data), "the preset") if "guidance" in data else GuidanceSpec.from_dict(data)
+    if "guidance" not in data:
+        return GuidanceSpec.from_dict(data)
+    try:
+        stacks, space = data["model"]["stacks"], data["meaning"]["combine_space"]
+    except (KeyError, TypeError) as error:
+        raise StgTuneError(f"the preset is not complete, {error} is missing: give Preset.to_dict()") from None
+    return _Stated(spec=GuidanceSpec.from_dict(data["guidance"]), stacks=stacks, combine_space=space)
 
 
 def _text(item: Pass) -> int:
