@@ -96,3 +96,16 @@ def test_the_names_in_the_table_are_those_in_the_files():
     names = {name for row in rows for cell in row[1:] for name in re.findall(r"`([^`]+)`", cell)}
     unknown = {name.lstrip(".") for name in names if name.lstrip(".") not in files}
     assert unknown <= {"AutoGuidance", "perturbed_guidance_scale", "alt_scale"}, "of other settings than those shown"
+
+
+def _table(text, first):
+    """The cells of the table whose first head is ``first``, line by line."""
+    lines = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def test_the_readme_has_the_same_names_tool_by_tool():
+    here, *lines = _table(TEXT, "here")
+    readme = _table((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), "tool")
+    assert readme[0][1:] == [name for name, *_ in lines]
+    assert readme[1:] == [list(column) for column in zip(here[1:], *(line[1:] for line in lines), strict=True)]
