@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stg_tune import models
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
-from stg_tune.preset import open_for
+from stg_tune.preset import spec_for
 from stg_tune.report.facts import describe
 from stg_tune.search import load_run, snapshot
 from stg_tune.vote import Arm, Ballot, Item
@@ -49,7 +49,7 @@ def _specs(directory: Path, plan: SearchPlan, presets: Sequence[str]) -> tuple[G
         if len(presets) != 2:
             raise StgTuneError(f"a vote is between two presets, got {len(presets)}: give --preset twice, or not at all")
         entry = models.entry(plan.model)
-        first, second = (open_for(preset, entry).spec for preset in presets)
+        first, second = (spec_for(preset, entry) for preset in presets)
     else:
         verdict = snapshot(directory).verdict
         if verdict is None:

@@ -214,14 +214,17 @@ def published_for(entry: ModelEntry) -> dict[str, GuidanceSpec]:
 def with_warm_starts(space: SearchSpace, entry: ModelEntry, names: Sequence[str]) -> SearchSpace:
     """The space with the user's presets, and what is published for sibling models, as settings to try first.
 
-    Siblings are models of the same family with other numbers of blocks; the least different ones are taken.
+    Siblings are models of the same family with other numbers of blocks; of the settings that skip any, those of the
+    least different ones are taken.
     """
     given = [presets.open_preset(name) for name in names]
     priors = presets.published(entry.architecture.family)
     siblings = [
         prior
         for prior in priors
-        if dict(prior.stacks) != dict(entry.depths) and prior.stacks.keys() == entry.depths.keys()
+        if dict(prior.stacks) != dict(entry.depths)
+        and prior.stacks.keys() == entry.depths.keys()
+        and any(segment.terms for segment in prior.spec.segments)
     ]
     siblings.sort(key=lambda prior: sum(abs(depth - entry.depths[name]) for name, depth in prior.stacks.items()))
     warm = [
@@ -262,9 +265,9 @@ def render(
 ) -> Generated:
     """Generate one video into a file, by a preset (a file, or a published one by name) or with plain CFG."""
     scale = entry.defaults.cfg_scale if cfg_scale is None else cfg_scale
-    spec = presets.open_for(preset, entry).spec if preset else GuidanceSpec(cfg_scale=scale)
+    setting = presets.open_for(preset, entry) if preset else GuidanceSpec(cfg_scale=scale)
     generator = Generator(models.load(entry, model_path), entry, num_inference_steps=num_inference_steps)
-    made = generator(spec, pair)
+    made = generator(setting, pair)
     write_mp4(made.video, out)
     return made
 

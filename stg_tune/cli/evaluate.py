@@ -102,7 +102,7 @@ def _presets(names: list[str], entry: ModelEntry) -> Mapping[str, GuidanceSpec]:
         name = Path(given).stem
         if name in specs:
             raise StgTuneError(f"two presets are called {name}: rename one of the files")
-        specs[name] = presets.open_for(given, entry).spec
+        specs[name] = presets.spec_for(given, entry)
     return specs
 
 

@@ -155,9 +155,11 @@ def contender(word: str, entry: ModelEntry, lists: Sequence[Sequence[str]]) -> C
         return Contender(name=f"cfg={scale:g}", spec=GuidanceSpec(cfg_scale=scale))
     if word == "published":
         prior = presets.prior_for(entry)
-        return Contender(name=prior.name, spec=prior.spec)
+        return Contender(name=prior.name, spec=presets.bare_spec(prior))
     preset = presets.open_for(word, entry)
-    return Contender(name=word, spec=preset.spec, searched=frozenset(_searched(Path(word).parent, preset, lists)))
+    return Contender(
+        name=word, spec=presets.bare_spec(preset), searched=frozenset(_searched(Path(word).parent, preset, lists))
+    )
 
 
 def new_pairs(captions: Sequence[str], avoid: Collection[str], *, count: int, seed: int) -> tuple[Pair, ...]:

@@ -6,13 +6,14 @@ import inspect
 import time
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from stg_tune.errors import StgTuneError
 from stg_tune.guidance import guided
+from stg_tune.guidance.checks import spec_of
 from stg_tune.models.base import GenerationDefaults, ModelEntry
 from stg_tune.video import Video
 
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
     from stg_tune.records import GuidanceSpec, Pair
 
     ImageSource = Callable[[Pair], Image]
+
+
+class HasSpec(Protocol):
+    """A loaded preset."""
+
+    @property
+    def spec(self) -> GuidanceSpec:
+        """Its specification."""
+
+
+Setting: TypeAlias = "GuidanceSpec | HasSpec"
 
 
 class Pipeline(Protocol):
@@ -90,7 +102,7 @@ class Generator:
         )
         pipeline.set_progress_bar_config(disable=True)
 
-    def __call__(self, spec: GuidanceSpec, pair: Pair) -> Generated:
+    def __call__(self, spec: Setting, pair: Pair) -> Generated:
         """Generate one video; the same arguments give the same frames.
 
         Raises:
@@ -98,8 +110,12 @@ class Generator:
         """
         return self.many(spec, [pair])[0]
 
-    def many(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> list[Generated]:
+    def many(self, spec: Setting, pairs: Sequence[Pair]) -> list[Generated]:
         """Generate several pairs in one batch: the videos that one call each would give, up to rounding.
+
+        Args:
+            spec: The setting; a loaded preset says more about its meaning than its specification alone.
+            pairs: Test cases.
 
         Raises:
             GenerationFailedError: the frames of any video hold NaN, or the device is out of memory.
@@ -124,7 +140,7 @@ class Generator:
         ]
 
     @torch.inference_mode()
-    def _run(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> tuple[Tensor, GuidedRun]:
+    def _run(self, spec: Setting, pairs: Sequence[Pair]) -> tuple[Tensor, GuidedRun]:
         with guided(self.pipeline, spec, architecture=self.entry.architecture) as run:
             output = self.pipeline(
                 # one generator a video and always on the CPU: the noise knows nothing of batch, worker or device
@@ -138,11 +154,11 @@ class Generator:
             )
             return output.frames, run
 
-    def _own_arguments(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> dict[str, Any]:
+    def _own_arguments(self, spec: Setting, pairs: Sequence[Pair]) -> dict[str, Any]:
         """What pipelines are told under different names, or only if they ask for it."""
         takes = inspect.signature(self.pipeline.__call__).parameters
         scale = "max_guidance_scale" if "max_guidance_scale" in takes else "guidance_scale"
-        arguments: dict[str, Any] = {scale: _pipeline_scale(spec)}
+        arguments: dict[str, Any] = {scale: _pipeline_scale(spec_of(spec))}
         if "image" in takes and self.image_source is not None:
             arguments["image"] = [self.image_source(pair) for pair in pairs]
         if "prompt" in takes or "image" not in arguments:

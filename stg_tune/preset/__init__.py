@@ -7,6 +7,7 @@ from stg_tune.preset.diff import Difference, diff
 from stg_tune.preset.file import load, parse, remarks_on, save, validate
 from stg_tune.preset.migrate import migrate
 from stg_tune.preset.priors import (
+    bare_spec,
     find_published,
     known_depths,
     open_for,
@@ -14,6 +15,7 @@ from stg_tune.preset.priors import (
     prior_for,
     published,
     published_names,
+    spec_for,
 )
 from stg_tune.preset.record import Evidence, GainInterval, Preset, ScorerGain
 from stg_tune.preset.siblings import carried_over
@@ -24,6 +26,7 @@ __all__ = [
     "GainInterval",
     "Preset",
     "ScorerGain",
+    "bare_spec",
     "carried_over",
     "diff",
     "find_published",
@@ -39,5 +42,6 @@ __all__ = [
     "published_names",
     "remarks_on",
     "save",
+    "spec_for",
     "validate",
 ]

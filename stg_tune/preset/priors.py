@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from stg_tune.models.base import ModelEntry
     from stg_tune.preset.record import Preset
+    from stg_tune.records import GuidanceSpec
 
 _SUFFIX = ".json"
 _UNSURE = ("ovi",)
@@ -84,6 +85,26 @@ def open_for(name_or_path: str | os.PathLike[str], entry: ModelEntry) -> Preset:
             f"{entry.name} ({entry.architecture.family}, blocks {dict(entry.depths)}): its layers mean nothing there"
         )
     return preset
+
+
+def spec_for(name_or_path: str | os.PathLike[str], entry: ModelEntry) -> GuidanceSpec:
+    """The setting of a preset, for what compares settings: the specification alone says all of its meaning.
+
+    Raises:
+        StgTuneError: As ``open_for``; or the preset rescales x0, which a specification cannot say.
+    """
+    return bare_spec(open_for(name_or_path, entry))
+
+
+def bare_spec(preset: Preset) -> GuidanceSpec:
+    """The specification of a preset that means the same without the rest of it; else ``StgTuneError``."""
+    if preset.combine_space == "sample" and any(segment.rescale for segment in preset.spec.segments):
+        raise StgTuneError(
+            f"the preset {preset.name or preset.model} rescales x0 (combine_space 'sample'), but settings are compared "
+            "as specifications, which rescale the prediction: set its rescale to 0, or look at its videos with "
+            "stg-tune generate"
+        )
+    return preset.spec
 
 
 def prior_for(entry: ModelEntry) -> Preset:

@@ -21,16 +21,16 @@ BASE = ["compare", "--model", "open-sora-tiny", "--executor", "inline"]
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "open-sora-tyni", "--preset", "cfg=7"], "open-sora-tiny"),
+        (["--model", "open-sora-tyni", "--preset", "cfg=3"], "open-sora-tiny"),
         (["--preset", "cfg"], "are the same setting"),
-        (["--preset", "cfg=7", "--preset", "cfg", "--preset", "published"], "--preset is given 3 times"),
+        (["--preset", "cfg=3", "--preset", "cfg", "--preset", "published"], "--preset is given 3 times"),
         (["--preset", "cfg=x"], "cfg=2.5"),
         (["--preset", "published"], "nothing is published for open-sora-tiny"),
         (["--preset", "no.json"], "no.json"),
-        (["--preset", "cfg=7", "--pairs", "0"], "--pairs must be at least 20, got 0"),
-        (["--preset", "cfg=7", "--prompts", "no.txt"], "no.txt"),
-        (["--preset", "cfg=7", "--workers", "0"], "--workers must be 1 or more"),
-        (["--preset", "cfg=7", "--out", __file__], "give another folder with --out"),
+        (["--preset", "cfg=3", "--pairs", "0"], "--pairs must be at least 20, got 0"),
+        (["--preset", "cfg=3", "--prompts", "no.txt"], "no.txt"),
+        (["--preset", "cfg=3", "--workers", "0"], "--workers must be 1 or more"),
+        (["--preset", "cfg=3", "--out", __file__], "give another folder with --out"),
     ],
 )
 def test_mistakes_are_one_message(
@@ -53,11 +53,11 @@ def test_a_comparison_needs_a_preset(capsys: pytest.CaptureFixture[str]) -> None
 def _fill(folder: Path, lift: float) -> None:
     """A folder whose pairs are all there: what the command then says rests on them alone."""
     entry, scorer = models.entry("open-sora-tiny"), embedded_scorers()
-    plan = draft_comparison(ComparisonRequest(model=entry.name, first="cfg=7", pairs=20), entry)(scorer)
+    plan = draft_comparison(ComparisonRequest(model=entry.name, first="cfg=3", pairs=20), entry)(scorer)
 
     def evaluate(spec, pair):
         level, noise = random.Random(pair.key).gauss(5, 1), random.Random(f"{pair.key}{spec.hash()}").gauss(0, 0.1)
-        gain = noise + (lift if spec.cfg_scale == 7 else 0)
+        gain = noise + (lift if spec.cfg_scale == 3 else 0)
         signs = {kind.name: 1 if kind.direction == "maximize" else -1 for kind in scorer.kinds}
         scores = {name: level + sign * gain for name, sign in signs.items()} | {"motion": 2.0}
         return Evaluation(config=spec.hash(), pair=pair, scores=scores, forwards=60.0)
@@ -68,13 +68,13 @@ def _fill(folder: Path, lift: float) -> None:
 
 @pytest.mark.parametrize(
     ("lift", "status", "said"),
-    [(1.0, 0, "cfg=7 is better than cfg="), (-1.0, 3, " is better than cfg=7")],
+    [(1.0, 0, "cfg=3 is better than cfg="), (-1.0, 3, " is better than cfg=3")],
 )
 def test_the_verdict_in_words_and_as_json(
     lift: float, status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _fill(tmp_path / "out", lift)
-    arguments = [*BASE, "--preset", "cfg=7", "--preset", "cfg", "--pairs", "20", "--out", str(tmp_path / "out")]
+    arguments = [*BASE, "--preset", "cfg=3", "--preset", "cfg", "--pairs", "20", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--quiet"]) == status
     out = capsys.readouterr().out
     assert said in out.splitlines()[0]

@@ -63,7 +63,7 @@ def test_a_preset_away_from_its_run_still_says_how_its_captions_were_split(kit, 
     beside = kit.plan(str(earned), prompts=_captions(tmp_path)).pairs
     alone = shutil.copy(earned, tmp_path / "alone.json")
     assert kit.plan(str(alone), prompts=_captions(tmp_path)).pairs == beside
-    assert {pair.prompt for pair in kit.plan("cfg=7", prompts=_captions(tmp_path)).pairs} == set(CAPTIONS)
+    assert {pair.prompt for pair in kit.plan("cfg=3", prompts=_captions(tmp_path)).pairs} == set(CAPTIONS)
 
 
 def _captions(folder: Path) -> Path:
@@ -87,9 +87,9 @@ def test_cfg_is_the_default_or_the_scale_that_is_named(kit) -> None:
         ("mochi/publisht", {}, "there is no preset 'mochi/publisht'.*mochi/published"),
         ("no.json", {}, "cannot read preset no.json"),
         ("cfg", {}, "are the same setting: there is nothing to compare"),
-        ("cfg=7", {"pairs": 19}, "--pairs must be at least 20, got 19"),
-        ("cfg=7", {"num_steps": 0}, "--steps must be at least 1, got 0"),
-        ("cfg=7", {"space": "nosuch"}, "there is no search space 'nosuch'"),
+        ("cfg=3", {"pairs": 19}, "--pairs must be at least 20, got 19"),
+        ("cfg=3", {"num_steps": 0}, "--steps must be at least 1, got 0"),
+        ("cfg=3", {"space": "nosuch"}, "there is no search space 'nosuch'"),
     ],
 )
 def test_mistakes(kit, first: str, more: dict, said: str) -> None:
@@ -98,7 +98,7 @@ def test_mistakes(kit, first: str, more: dict, said: str) -> None:
 
 
 def test_a_folder_holds_one_comparison(kit, tmp_path: Path) -> None:
-    plan, out = kit.plan("cfg=7"), tmp_path / "out"
+    plan, out = kit.plan("cfg=3"), tmp_path / "out"
     kit.run(plan, kit.evaluate)
     check_folder(plan, out)
     for changes, said in (
@@ -107,7 +107,7 @@ def test_a_folder_holds_one_comparison(kit, tmp_path: Path) -> None:
         ({"pairs": 40}, "pairs"),
     ):
         with pytest.raises(StgTuneError, match=said):
-            check_folder(kit.plan("cfg=7", **changes), out)
+            check_folder(kit.plan("cfg=3", **changes), out)
     with pytest.raises(StgTuneError, match="other settings"):
         check_folder(kit.plan("cfg=8"), out)
     held = json.loads((out / "comparison.json").read_text())
@@ -128,9 +128,9 @@ def test_a_folder_of_something_else_is_left_alone(kit, tmp_path: Path, content: 
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "comparison.json").write_text(content)
     with pytest.raises(StgTuneError, match="give another folder with --out"):
-        kit.run(kit.plan("cfg=7"), kit.evaluate)
+        kit.run(kit.plan("cfg=3"), kit.evaluate)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.json").write_text("{}")
     with pytest.raises(StgTuneError, match="is not empty and holds no comparison"):
-        kit.run(kit.plan("cfg=7"), kit.evaluate, "other")
+        kit.run(kit.plan("cfg=3"), kit.evaluate, "other")
     assert [item.name for item in (tmp_path / "other").iterdir()] == ["run.json"]

@@ -1,6 +1,7 @@
 """Generation: the pair decides the noise, the specification decides the guidance, nothing else decides anything."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,6 +52,14 @@ def test_seed_prompt_and_guidance_all_matter(generator: Generator) -> None:
     assert _apart(made, generator(PLAIN, Pair(prompt=PAIR.prompt, seed=4)).video) > 0
     assert _apart(made, generator(PLAIN, Pair(prompt="a white zero moving down", seed=3)).video) > 0
     assert _apart(made, generator(_stg(), PAIR).video) > 0
+
+
+def test_a_preset_is_followed_with_all_of_its_meaning(generator: Generator) -> None:
+    spec = _stg(rescale=0.9)
+    preset = SimpleNamespace(spec=spec, stacks=dict(generator.entry.depths), combine_space="velocity")
+    assert torch.equal(generator(preset, PAIR).video.frames, generator(spec, PAIR).video.frames)
+    preset.combine_space = "sample"
+    assert _apart(generator(preset, PAIR).video, generator(spec, PAIR).video) > 0
 
 
 def test_a_batch_gives_what_single_calls_give(generator: Generator) -> None:

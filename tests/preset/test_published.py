@@ -9,7 +9,16 @@ import pytest
 from stg_tune import models
 from stg_tune.errors import StgTuneError
 from stg_tune.models.families import FAMILIES
-from stg_tune.preset import find_published, open_for, open_preset, prior_for, published, published_names, save
+from stg_tune.preset import (
+    bare_spec,
+    find_published,
+    open_for,
+    open_preset,
+    prior_for,
+    published,
+    published_names,
+    save,
+)
 from stg_tune.preset.file import remarks_on
 from stg_tune.records import ALL_SKIP_OPS, BRANCHES
 
@@ -247,3 +256,13 @@ def test_the_schema_knows_every_field_of_the_records():
     for record, part in ((SkipTerm, schema["term"]), (Segment, schema["segment"]), (GuidanceSpec, schema["guidance"])):
         assert {item.name for item in fields(record)} == set(part["properties"]), record
     assert {item.name for item in fields(Restart)} == set(schema["guidance"]["properties"]["restart"]["properties"])
+
+
+def test_a_specification_stands_for_a_preset_only_where_it_says_all():
+    plain = find_published("mochi/layer-35")
+    assert bare_spec(plain) == plain.spec
+    clean = find_published("ltx2/published")
+    with pytest.raises(StgTuneError, match=r"ltx2/published rescales x0 .*set its rescale to 0"):
+        bare_spec(clean)
+    without = tuple(replace(segment, rescale=0.0) for segment in clean.spec.segments)
+    assert bare_spec(replace(clean, spec=replace(clean.spec, segments=without))).segments == without
