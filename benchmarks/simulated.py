@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -214,7 +214,16 @@ class Simulator:
 
 @cache
 def _space() -> SearchSpace:
-    return load_space("open-sora-tiny", DEPTHS)  # a tenth of a simulated search
+    """The stacks of a real space; ranges, screen and objective belong to the terrain, whatever a real model needs."""
+    real = load_space("open-sora-tiny", DEPTHS)  # a tenth of a simulated search
+    guards = tuple(replace(item, value=0.95) if item.scorer == "motion" else item for item in real.objective.guards)
+    return replace(
+        real,
+        cfg_scale=replace(real.cfg_scale, low=1.0, high=5.0),
+        stg_scale=replace(real.stg_scale, low=0.05, high=1.5),
+        screen=replace(real.screen, stg_scale=0.3),
+        objective=replace(real.objective, weights=dict.fromkeys(real.objective.weights, 1.0), guards=guards),
+    )
 
 
 def plan_for(simulator: Simulator, *, budget: str, seed: int) -> SearchPlan:
