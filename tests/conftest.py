@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from stg_tune.models.base import ModelEntry
     from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
     from stg_tune.search.space import SearchSpace
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # a shell starts background jobs deaf to Ctrl-C, and their children inherit it: tests press it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden" / "opensora"
 DEPTHS = {"spatial": 8, "temporal": 8}

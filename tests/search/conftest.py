@@ -99,7 +99,7 @@ def space_of(landscape: Landscape) -> SearchSpace:
         screen=replace(space.screen, stg_scale=best),
         stg_scale=around,
         cfg_scale=plain,
-        objective=replace(space.objective, guards=guards),
+        objective=replace(space.objective, weights=dict.fromkeys(space.objective.weights, 1.0), guards=guards),
     )
 
 
