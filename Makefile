@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.14.1 torchvision==0.29.1
+# processes that share the tests; each takes one core and up to 3 GB
+JOBS ?= 2
 
 MODEL ?= open-sora-tiny
 BUDGET ?= 1200
@@ -45,7 +47,7 @@ demo: venv
 	fi
 
 test: venv
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: venv
 	$(BIN)/ruff check .
