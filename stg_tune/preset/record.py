@@ -15,7 +15,7 @@ from stg_tune.models.base import GenerationDefaults
 from stg_tune.records import Direction, GuidanceSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 SCHEMA = "stg-tune/preset/1"
 
@@ -194,6 +194,8 @@ class Preset:
     def from_dict(cls, data: Mapping[str, Any]) -> Preset:
         """Read a mapping that fits ``preset.schema.json``; a layer that does not exist raises ``StgTuneError``."""
         model, evidence, origin = data["model"], data["evidence"], data.get("origin", {})
+        for stack in _named_stacks(data["guidance"]):
+            _check_stack(stack, model["stacks"])
         return cls(
             name=data["name"],
             family=model["family"],
@@ -216,9 +218,20 @@ def _layers(spec: GuidanceSpec) -> list[tuple[str, int]]:
     return [(stack, index) for term in terms for stack, indices in term.skip_layers.items() for index in indices]
 
 
-def _check_layer(stack: str, index: int, stacks: Mapping[str, int]) -> None:
+def _named_stacks(guidance: Mapping[str, Any]) -> Iterator[str]:
+    """Stacks as the file names them: one without indices does not reach the specification."""
+    for segment in guidance.get("segments", ()):
+        for term in segment.get("terms", ()):
+            yield from term["skip_layers"]
+
+
+def _check_stack(stack: str, stacks: Mapping[str, int]) -> None:
     if stack not in stacks:
         raise StgTuneError(f"skip_layers names the stack {stack!r}; the model has {', '.join(sorted(stacks))}")
+
+
+def _check_layer(stack: str, index: int, stacks: Mapping[str, int]) -> None:
+    _check_stack(stack, stacks)
     if index >= stacks[stack]:
         raise StgTuneError(f"skip_layers.{stack}: there is no layer {index}; allowed: 0 to {stacks[stack] - 1}")
 
