@@ -8,7 +8,8 @@ The official pipelines send three rows ``[negative, prompted, prompted]`` throug
 
 The overhead at scale 0 is stated twice: as the ratio of whole steps, with the interval in which its median lies (95 %,
 order statistics), and as the time the wrapper itself takes, measured inside the call. The bar holds when the second is
-below it and the first is not proven to be above it.
+below it and the first is not proven to be above it. Beside the measured ratio stands that of the floating-point
+operations, which no load on the machine can change.
 """
 
 from __future__ import annotations
@@ -24,36 +25,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import diffusers
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.guidance_models import MODELS, Model
 from benchmarks.machine import machine
 from benchmarks.medians import median_interval
 from stg_tune.guidance import guided
-from stg_tune.models.families import LTX, MOCHI
-from stg_tune.models.open_sora.record import ARCHITECTURE
-from stg_tune.models.open_sora.transformer import STDiT3
 from stg_tune.records import GuidanceSpec, Segment, SkipTerm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stg_tune.models.base import Architecture
-
 CFG = 4.5
 SLACK = 0.05
 MAX_OVERHEAD = 0.01
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """A denoiser with the arguments of a call for so many rows."""
-
-    name: str
-    record: Architecture
-    build: Callable[[], torch.nn.Module]
-    inputs: Callable[[int], dict[str, Any]]
-    term: SkipTerm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +56,7 @@ class Row:
     guided_seconds: float
     ratio_to_plain: float
     ratio_to_three_rows: float
+    operations_to_three_rows: float
     bar_three_rows: float
     overhead_at_scale_0: float
     overhead_low: float
@@ -77,83 +64,6 @@ class Row:
     wrapper_seconds: float
     bar_overhead: float
     holds: bool
-
-
-def mochi() -> torch.nn.Module:
-    """48 blocks."""
-    return diffusers.MochiTransformer3DModel(
-        patch_size=2, num_attention_heads=4, attention_head_dim=64, num_layers=48, pooled_projection_dim=128,
-        in_channels=12, text_embed_dim=128, time_embed_dim=64, activation_fn="swiglu", max_sequence_length=64,
-    )  # fmt: skip
-
-
-def mochi_inputs(rows: int) -> dict[str, Any]:
-    """3 latent frames of 16x24: 288 video tokens, 64 text tokens."""
-    return {
-        "hidden_states": torch.randn(rows, 12, 3, 16, 24),
-        "encoder_hidden_states": torch.randn(rows, 64, 128),
-        "timestep": torch.full((rows,), 500.0),
-        "encoder_attention_mask": torch.ones(rows, 64, dtype=torch.bool),
-        "return_dict": False,
-    }
-
-
-def ltx() -> torch.nn.Module:
-    """28 blocks."""
-    return diffusers.LTXVideoTransformer3DModel(
-        in_channels=32, out_channels=32, num_attention_heads=6, attention_head_dim=64, cross_attention_dim=384,
-        num_layers=28, caption_channels=128,
-    )  # fmt: skip
-
-
-def ltx_inputs(rows: int) -> dict[str, Any]:
-    """4 latent frames of 8x12: 384 tokens."""
-    return {
-        "hidden_states": torch.randn(rows, 384, 32),
-        "encoder_hidden_states": torch.randn(rows, 64, 128),
-        "timestep": torch.full((rows,), 500.0),
-        "encoder_attention_mask": torch.ones(rows, 64, dtype=torch.int64),
-        "num_frames": 4,
-        "height": 8,
-        "width": 12,
-        "return_dict": False,
-    }
-
-
-def open_sora() -> torch.nn.Module:
-    """28 spatial and 28 temporal blocks."""
-    return STDiT3(hidden_size=192, depth=28, num_heads=4, caption_channels=64, model_max_length=64)
-
-
-def open_sora_inputs(rows: int) -> dict[str, Any]:
-    """5 latent frames of 16x24."""
-    return {
-        "x": torch.randn(rows, 4, 5, 16, 24),
-        "timestep": torch.full((rows,), 500.0),
-        "y": torch.randn(rows, 1, 64, 64),
-        "mask": torch.ones(rows, 64, dtype=torch.int64),
-        "fps": torch.full((rows,), 24.0),
-        "height": torch.full((rows,), 128.0),
-        "width": torch.full((rows,), 192.0),
-    }
-
-
-def skip(op: str, **layers: tuple[int, ...]) -> SkipTerm:
-    """One term of scale 1."""
-    return SkipTerm(name="stg", skip_layers=layers, skip_op=op, stg_scale=1.0)  # type: ignore[arg-type]
-
-
-MODELS = (
-    Model(name="mochi-like", record=MOCHI, build=mochi, inputs=mochi_inputs, term=skip("residual", blocks=(34,))),
-    Model(name="ltx-like", record=LTX, build=ltx, inputs=ltx_inputs, term=skip("attention", blocks=(19,))),
-    Model(
-        name="open-sora-like",
-        record=ARCHITECTURE,
-        build=open_sora,
-        inputs=open_sora_inputs,
-        term=skip("attention", spatial=(14,), temporal=(14,)),
-    ),
-)
 
 
 @contextmanager
@@ -172,6 +82,23 @@ def seconds(work: Callable[[], Any]) -> float:
     began = time.process_time()
     work()
     return time.process_time() - began
+
+
+def operations(work: Callable[[], Any]) -> int:
+    """Floating-point operations of one call."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    total: int = counter.get_total_flops()
+    return total
+
+
+@torch.no_grad()
+def operations_ratio(model: Model, denoiser: torch.nn.Module) -> float:
+    """Operations of a guided step over those of the three-row step."""
+    two, three = model.inputs(2), model.inputs(3)
+    with guidance(model, denoiser, 1.0):
+        found = operations(lambda: denoiser(**two))
+    return found / operations(lambda: denoiser(**three))
 
 
 @torch.no_grad()
@@ -243,6 +170,7 @@ def row_of(model: Model, denoiser: torch.nn.Module, times: dict[str, list[float]
         guided_seconds=statistics.median(times["guided"]),
         ratio_to_plain=statistics.median(ratios("guided", "plain")),
         ratio_to_three_rows=to_three,
+        operations_to_three_rows=operations_ratio(model, denoiser),
         bar_three_rows=bar,
         overhead_at_scale_0=statistics.median(off),
         overhead_low=low,
@@ -276,7 +204,8 @@ def main() -> None:
     for row in rows:
         sys.stdout.write(
             f"{row.model:16} share {row.share:.3f}  guided/three rows {row.ratio_to_three_rows:.3f} "
-            f"(bar {row.bar_three_rows:.3f})  guided/plain {row.ratio_to_plain:.3f}  "
+            f"(bar {row.bar_three_rows:.3f}, in operations {row.operations_to_three_rows:.3f})  "
+            f"guided/plain {row.ratio_to_plain:.3f}  "
             f"overhead at scale 0 {row.overhead_at_scale_0:+.2%} [{row.overhead_low:+.2%}, {row.overhead_high:+.2%}], "
             f"of the wrapper itself {row.wrapper_seconds / row.plain_seconds:.3%} (bar {row.bar_overhead:.0%})  "
             f"{'holds' if row.holds else 'MISSED'}\n"

@@ -13,6 +13,8 @@ from stg_tune.search.progress import Tracker, silent
 from stg_tune.search.session import Session
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from optuna.trial import FrozenTrial
 
     from stg_tune.search import Evaluate, SearchPlan, SearchResult
@@ -41,8 +43,8 @@ class NoTable:
         """Nothing is known at the start."""
         return []
 
-    def add(self, row: Row) -> None:
-        """Forget it."""
+    def add(self, *rows: Row) -> None:
+        """Forget."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -51,7 +53,7 @@ class NoTable:
 class NoStore:
     """In place of ``TrialStore``: the live Optuna study holds the trials."""
 
-    def __init__(self, url: str, study: str, *, read_only: bool) -> None:
+    def __init__(self, url: str, study: str, *, read_only: bool, previews: Path | None = None) -> None:
         """Nothing to open."""
 
     def finished(self) -> list[FrozenTrial]:
@@ -59,7 +61,7 @@ class NoStore:
         return []
 
     def add(self, trial: FrozenTrial) -> None:
-        """Forget it."""
+        """Forget."""
 
 
 def search_in_memory(plan: SearchPlan, evaluate: Evaluate) -> SearchResult:

@@ -122,6 +122,14 @@ class Terrain:
         rng = np.random.default_rng([self.seed, 77])
         return frozenset((stack, int(i)) for stack in DEPTHS for i in rng.choice(DEPTHS[stack], 2, replace=False))
 
+    def gains(self, spec: GuidanceSpec, noise: Noise) -> Mapping[str, float]:
+        """Scorer -> true gain in the default's standard deviations; motion and saturation are guards, not gains."""
+        special = {"saturation": 0.0}
+        if "motion" in noise.scorers:
+            motion = noise.scorers["motion"]
+            special["motion"] = (self.motion - 1) * motion.mean / motion.spread
+        return dict.fromkeys(noise.scorers, self.gain(spec)) | special
+
     def gain(self, spec: GuidanceSpec) -> float:
         """True gain of the objective and of each scorer with a weight."""
         away = (spec.cfg_scale - self.best_cfg) / (self.default_cfg - self.best_cfg)
@@ -188,12 +196,8 @@ class Simulator:
         return self._defaults[pair.key]
 
     def _gains(self, spec: GuidanceSpec) -> NDArray[np.float64]:
-        """In spreads; motion and saturation are guards, not gains."""
-        gain, item = self.terrain.gain(spec), self.noise.scorers
-        special = {"saturation": 0.0}
-        if "motion" in item:
-            special["motion"] = (self.terrain.motion - 1) * item["motion"].mean / item["motion"].spread
-        return np.array([special.get(name, gain) for name in item])
+        gains = self.terrain.gains(spec, self.noise)
+        return np.array([gains[name] for name in self.noise.scorers])
 
     def _noise(self, config: str, pair: Pair) -> NDArray[np.float64]:
         share = self._columns["interaction"]

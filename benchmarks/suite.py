@@ -118,9 +118,14 @@ PARTS = (
     ),
     Part(
         name="efficiency",
-        command=("-m", "benchmarks.efficiency", "--out", "{out}"),
-        needs="benchmarks/efficiency.py",
+        command=("-m", "benchmarks.efficiency", "--seeds", "4", "--rivals", "2400", "--out", "{out}"),
+        needs="results/benchmarks/landscape.csv",
         minutes=15,
+        figures=_figures(
+            ("evaluations to 95 % of the best gain, stg-tune", "summary.methods.stg-tune.evaluations_to_goal", "less"),
+            ("the same, TPE over free slots", "summary.methods.TPE, free slots.evaluations_to_goal", ""),
+            ("the same, random search", "summary.methods.random search.evaluations_to_goal", ""),
+        ),
     ),
     Part(
         name="robustness",

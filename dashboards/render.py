@@ -23,6 +23,7 @@ SHOTS = {
     "-phone": {"width": 375, "scheme": "light", "tall": False},
 }
 """End of the file's name -> what is shown: the first screen, or the page from top to bottom."""
+NO_BUTTONS = ".modebar { display: none; }"
 SCREEN = 1000
 """Height of the first screen, in pixels."""
 
@@ -71,6 +72,10 @@ def _shot(driver: Any, page: Path, end: str, *, width: int, scheme: str, tall: b
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme_feature, still]})
     _size(driver, width, SCREEN)
     driver.get(page.resolve().as_uri())
+    # Plotly shows its buttons under a mouse only, or always where there is none, as here
+    driver.execute_script(
+        "document.head.append(Object.assign(document.createElement('style'), {textContent: arguments[0]}))", NO_BUTTONS
+    )
     driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
     if tall:
         _size(driver, width, driver.execute_script("return document.documentElement.scrollHeight"))

@@ -57,6 +57,7 @@ def examine(*, offline: bool = False, start_ray: bool = False, hub: str | None =
     yield Check(name="stg-tune", state="ok", found=f"{stg_tune.__version__} on {platform.platform()}")
     yield _python()
     yield from libraries()
+    yield lora_loader()
     yield from _devices()
     yield video_file()
     yield from embedded_models()
@@ -89,6 +90,14 @@ def libraries(requirements: Sequence[str] | None = None) -> Iterator[Check]:
         old = least is not None and _numbers(found) < _numbers(least[1])
         advice = f"{wanted} is needed; type: pip install '{wanted}'" if old else ""
         yield Check(name=name, state="problem" if old else "ok", found=found, advice=advice)
+
+
+def lora_loader() -> Check:
+    """What diffusers loads LoRAs by, which only ``--lora`` needs."""
+    try:
+        return Check(name="peft", state="ok", found=metadata.version("peft"))
+    except metadata.PackageNotFoundError:
+        return Check(name="peft", state="note", found="not installed", advice="for --lora, type: pip install peft")
 
 
 def video_file() -> Check:

@@ -1,4 +1,4 @@
-"""Films pairs of a run with any setting, for people to compare: the model is loaded only when a clip is missing."""
+"""Films single pairs for people to look at, pairs of a run or any other; the model is loaded when a clip is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from stg_tune import models
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
-from stg_tune.preset import spec_for
+from stg_tune.preset import open_for, spec_for
+from stg_tune.records import GuidanceSpec
 from stg_tune.report.facts import describe
 from stg_tune.search import load_run, snapshot
 from stg_tune.vote import Arm, Ballot, Item
@@ -16,8 +17,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stg_tune.records import GuidanceSpec, Pair
+    from stg_tune.generate import Generated
+    from stg_tune.models.base import ModelEntry
+    from stg_tune.records import Pair
     from stg_tune.search import SearchPlan
+
+
+def render(
+    entry: ModelEntry,
+    pair: Pair,
+    out: Path,
+    *,
+    model_path: Path | None = None,
+    loras: Sequence[str] = (),
+    preset: str | Path | None = None,
+    cfg_scale: float | None = None,
+    num_inference_steps: int | None = None,
+) -> Generated:
+    """Generate one video into a file, by a preset (a file, or a published one by name) or with plain CFG."""
+    scale = entry.defaults.cfg_scale if cfg_scale is None else cfg_scale
+    setting = open_for(preset, entry) if preset else GuidanceSpec(cfg_scale=scale)
+    from stg_tune.generate import Generator
+    from stg_tune.models.loras import parse_loras
+    from stg_tune.video import write_mp4
+
+    pipe = models.load(entry, model_path, parse_loras(loras))
+    generator = Generator(pipe, entry, num_inference_steps=num_inference_steps)
+    made = generator(setting, pair)
+    write_mp4(made.video, out)
+    return made
 
 
 def ballot_of(

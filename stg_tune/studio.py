@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -14,9 +14,11 @@ import torch
 import stg_tune
 from stg_tune import models
 from stg_tune.errors import StgTuneError
-from stg_tune.generate import Generated, GenerationFailedError, Generator
+from stg_tune.generate import Generated, GenerationFailedError, Generator, Previews
+from stg_tune.models.loras import Lora, identity, parse_loras
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
 from stg_tune.score import default_scorers, embedded_scorers
+from stg_tune.search.fidelity import steps_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,11 +44,17 @@ class ModelRecipe:
     """Local folder with the model's files, the same on every machine."""
     num_inference_steps: int | None = None
     """Denoising steps; ``None``: the model's own."""
+    loras: tuple[Lora, ...] = ()
+    """Loaded into the model, the same files on every machine."""
+    previews: Previews | None = None
+    """Where clips for Optuna's dashboard are kept."""
 
     @classmethod
     def of(cls, plan: SearchPlan, folder: RunFolder) -> ModelRecipe:
-        """The recipe behind a run that is there already."""
-        return cls(model=plan.model, path=folder.model_path, num_inference_steps=plan.num_steps)
+        """The recipe behind a run that is there already; raises ``StgTuneError`` when its LoRAs have changed."""
+        loras = parse_loras(folder.loras)
+        _check_loras(plan.loras, identity(loras))
+        return cls(model=plan.model, path=folder.model_path, num_inference_steps=plan.num_steps, loras=loras)
 
     def __call__(self, threads: int) -> Evaluate:
         """Load model and scorers in a worker that may use ``threads`` threads."""
@@ -55,7 +63,7 @@ class ModelRecipe:
 
     def identity(self) -> Mapping[str, str]:
         """Versions and checksums that decide the numbers."""
-        return numbers_identity(scorer_for(models.entry(self.model)))
+        return numbers_identity(scorer_for(models.entry(self.model))) | identity(self.loras)
 
 
 class Studio:
@@ -80,7 +88,8 @@ class Studio:
         if given is not None:
             return given
         entry = models.entry(recipe.model)
-        return Generator(models.load(entry, recipe.path), entry, num_inference_steps=recipe.num_inference_steps)
+        pipe = models.load(entry, recipe.path, recipe.loras)
+        return Generator(pipe, entry, num_inference_steps=recipe.num_inference_steps)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -90,7 +99,12 @@ class Studio:
     @cached_property
     def evaluate(self) -> Evaluate:
         """Generates and scores one pair."""
-        return Evaluator(self.generator, self.scorer)
+        return Evaluator(self.generator, self.scorer, self.recipe.previews)
+
+    def previewing(self, folder: Path, pair: Pair) -> Studio:
+        """The same studio, whose evaluations leave clips of a pair in a folder."""
+        previews = Previews(folder=folder.absolute(), pair=pair.key)
+        return Studio(replace(self.recipe, previews=previews), generator=self._given[0], scorer=self.scorer)
 
 
 class Evaluator:
@@ -99,10 +113,11 @@ class Evaluator:
     Args:
         generator: Makes videos.
         scorer: Judges them.
+        previews: Keeps clips of one pair.
     """
 
-    def __init__(self, generator: Generator, scorer: Scorer) -> None:
-        self._generator, self._scorer = generator, scorer
+    def __init__(self, generator: Generator, scorer: Scorer, previews: Previews | None = None) -> None:
+        self._generator, self._scorer, self._previews = generator, scorer, previews
 
     def __call__(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
         """Generate and score one pair; a failed generation is ``Evaluation.error``."""
@@ -111,6 +126,10 @@ class Evaluator:
             return self._together(spec, [pair], begun)[0]
         except GenerationFailedError as error:
             return Evaluation(config=spec.hash(), pair=pair, error=str(error), seconds=time.perf_counter() - begun)
+
+    def at(self, fidelity: str) -> Evaluator:
+        """The same model and scorers, videos of another fidelity (``stg_tune.search.fidelity``)."""
+        return Evaluator(at_fidelity(self._generator, fidelity), self._scorer, self._previews)
 
     def many(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> list[Evaluation]:
         """Generate and score several pairs at once, or one by one where the batch fails."""
@@ -127,7 +146,24 @@ class Evaluator:
         videos = torch.stack([one.video.to_float() for one in made])
         scores = self._scorer(videos, [pair.prompt for pair in pairs])
         seconds = (time.perf_counter() - begun) / len(pairs)
+        if self._previews is not None:
+            for pair, one in zip(pairs, made, strict=True):
+                self._previews.keep(spec, pair, one.video)
         return [_scored(spec, *each, seconds) for each in zip(pairs, made, scores, strict=True)]
+
+
+def at_fidelity(generator: Generator, fidelity: str) -> Generator:
+    """The same loaded pipeline with as many steps as the fidelity has (``stg_tune.search.fidelity``)."""
+    usual = generator.defaults
+    return Generator(
+        generator.pipeline,
+        generator.entry,
+        num_inference_steps=steps_at(fidelity, usual.num_inference_steps),
+        height=usual.height,
+        width=usual.width,
+        num_frames=usual.num_frames,
+        image_source=generator.image_source,
+    )
 
 
 def _scored(spec: GuidanceSpec, pair: Pair, made: Generated, scores: Mapping[str, Score], seconds: float) -> Evaluation:
@@ -160,6 +196,15 @@ def numbers_identity(scorer: Scorer) -> dict[str, str]:
     """Name -> version or checksum of everything that decides what an evaluation gives."""
     libraries = {name: version for name, version in versions().items() if name not in PROPOSING}
     return {**libraries, **{f"scorer {kind.name}": kind.weights for kind in scorer.kinds}}
+
+
+def _check_loras(then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changed = next((name for name in {**then, **now} if then.get(name) != now.get(name)), None)
+    if changed is not None:
+        raise StgTuneError(
+            f"the run was begun with {changed} ({then.get(changed, 'none')}), here it is {now.get(changed, 'none')}: "
+            "numbers of both must not be mixed; put the file back, or start anew in another folder"
+        )
 
 
 def check_same(plan: SearchPlan, scorer: Scorer) -> None:

@@ -14,24 +14,28 @@ from stg_tune.documents import read_limited
 from stg_tune.embedded import digits
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
-from stg_tune.generate import Generated, Generator
+from stg_tune.models.loras import check_takes, identity, parse_loras
 from stg_tune.outcome import clip_of, filmed_pairs, filmed_settings, report, write_effects
-from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.records import Evaluation, GuidanceSpec
 from stg_tune.search import SearchPlan, WarmStart, load_run, load_space, run_search, space_names, split_pairs
 from stg_tune.search.budget import in_worker_hours, parse_budget
 from stg_tune.search.estimate import Estimate, estimate, probe
+from stg_tune.search.executor import attempt
+from stg_tune.search.objective import parse_objective
 from stg_tune.search.stored import find_row, first_row
 from stg_tune.search.workers.placement import Layout, Placement, lay_out
 from stg_tune.search.workers.sizing import model_bytes
-from stg_tune.studio import ModelRecipe, Studio, check_same, versions
+from stg_tune.studio import ModelRecipe, Studio, at_fidelity, check_same, versions
 from stg_tune.video import write_mp4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from stg_tune.generate import Generator
     from stg_tune.models.base import ModelEntry
     from stg_tune.score import Scorer
     from stg_tune.search import Progress, SearchResult, SearchSpace
+    from stg_tune.search.fidelity import Policy
     from stg_tune.search.verdict import Verdict
     from stg_tune.search.workers import Reference
 
@@ -51,6 +55,8 @@ class Request:
     """A name of ``models.names()``."""
     model_path: Path | None = None
     """Local folder with the model's files."""
+    loras: tuple[str, ...] = ()
+    """LoRAs to load into the model, ``FILE`` or ``FILE=SCALE``."""
     space: str | None = None
     """Name or YAML file of a search space; ``None``: the model's own."""
     prompts: Path | None = None
@@ -59,6 +65,10 @@ class Request:
     """``small``, ``medium``, ``large``, a number of evaluations, or a time such as ``2h``, ``16wh``, ``16gpuh``."""
     seed: int = 0
     """Decides split, noise and proposals."""
+    objective: str | None = None
+    """``quality``, or ``cost=0.1`` to price denoiser work; ``None``: what the space says."""
+    fidelity: Policy = "full"
+    """``auto``: screen and trials with fewer steps where a check shows that they rank settings alike."""
     warm_starts: tuple[str, ...] = ()
     """Presets to try first: files, or published ones by name; those of sibling models by relative depth."""
     placement: Placement = field(default_factory=Placement)
@@ -89,9 +99,10 @@ def tune(request: Request, directory: Path, *, storage: str | None, progress: Pr
     entry = models.entry(request.model)
     layout = layout_of(request.placement, entry, request.model_path)
     draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
-    folder = RunFolder.new(directory, model_path=request.model_path)
+    loras = parse_loras(request.loras)
+    folder = RunFolder.new(directory, model_path=request.model_path, loras=tuple(lora.word for lora in loras))
     models.fetch(entry, folder.model_path)
-    studio = Studio(ModelRecipe(model=entry.name, path=folder.model_path))
+    studio = Studio(ModelRecipe(model=entry.name, path=folder.model_path, loras=loras))
     return _search(draft(studio.scorer), folder, studio, layout, storage=storage, progress=progress)
 
 
@@ -116,6 +127,7 @@ def _search(
     progress: Progress,
     reference: Reference | None = None,
 ) -> Outcome:
+    studio = studio.previewing(folder.previews, plan.search_pairs[0])
     with layout.open(studio.recipe, lambda: studio.evaluate, reference=reference) as executor:
         if not (folder.path / "run.json").exists():
             folder.make()
@@ -160,8 +172,8 @@ def replay(directory: Path, config: str, pair: str, *, out: Path | None = None) 
     studio = Studio(ModelRecipe.of(load_run(directory).plan, RunFolder.open(directory)))
     task = stored.task
     if out is not None:
-        write_mp4(studio.generator(task.spec, task.pair).video, out)
-    return Replayed(stored=stored, now=studio.evaluate(task.spec, task.pair))
+        write_mp4(at_fidelity(studio.generator, task.fidelity)(task.spec, task.pair).video, out)
+    return Replayed(stored=stored, now=attempt(studio.evaluate, task)[0])
 
 
 def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
@@ -170,7 +182,7 @@ def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
     layout = layout_of(request.placement, entry, request.model_path)
     draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
     models.fetch(entry, request.model_path)
-    recipe = ModelRecipe(model=entry.name, path=request.model_path)
+    recipe = ModelRecipe(model=entry.name, path=request.model_path, loras=parse_loras(request.loras))
     studio = Studio(recipe)
     plan = draft(studio.scorer)
     evaluate = studio.evaluate if layout.threads is None else recipe(layout.threads)
@@ -180,8 +192,12 @@ def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
 def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], SearchPlan]:
     """Check everything that needs no model; the plan is complete when the scorers are known."""
     parse_budget(request.budget)
+    loras = parse_loras(request.loras)
+    check_takes(entry, loras)
     own = entry.name if entry.name in space_names() else entry.architecture.family
     space = with_warm_starts(load_space(request.space or own, entry.depths), entry, request.warm_starts)
+    if request.objective is not None:
+        space = space.priced(parse_objective(request.objective))
     prompts = read_prompts(request.prompts) if request.prompts else default_prompts(entry)
     search, holdout = split_pairs(prompts, seed=request.seed, search=SEARCH_PAIRS, holdout=HOLDOUT_PAIRS)
     baseline = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
@@ -200,6 +216,8 @@ def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], Search
             seed=request.seed,
             published=published_for(entry),
             versions=versions(),
+            fidelity=request.fidelity,
+            loras=identity(loras),
         )
 
     return plan
@@ -253,31 +271,13 @@ def default_prompts(entry: ModelEntry) -> list[str]:
     return digits.captions() if entry.embedded else read_prompts(GENERAL_PROMPTS)
 
 
-def render(
-    entry: ModelEntry,
-    pair: Pair,
-    out: Path,
-    *,
-    model_path: Path | None = None,
-    preset: str | Path | None = None,
-    cfg_scale: float | None = None,
-    num_inference_steps: int | None = None,
-) -> Generated:
-    """Generate one video into a file, by a preset (a file, or a published one by name) or with plain CFG."""
-    scale = entry.defaults.cfg_scale if cfg_scale is None else cfg_scale
-    setting = presets.open_for(preset, entry) if preset else GuidanceSpec(cfg_scale=scale)
-    generator = Generator(models.load(entry, model_path), entry, num_inference_steps=num_inference_steps)
-    made = generator(setting, pair)
-    write_mp4(made.video, out)
-    return made
-
-
 def _preset(result: SearchResult, generator: Generator) -> presets.Preset:
-    entry = generator.entry
+    entry, loras = generator.entry, result.plan.loras
     return presets.from_result(
         result,
         family=entry.architecture.family,
-        checkpoint="embedded" if entry.embedded else entry.source,
+        checkpoint=" + ".join(["embedded" if entry.embedded else entry.source, *loras])[:400],
+        revision="; ".join(loras.values())[:200],
         generation=generator.defaults,
     )
 

@@ -88,6 +88,15 @@ def write_mp4(video: Video, path: str | Path) -> Path:
     return target
 
 
+def shrunk(video: Video, height: int) -> Video:
+    """The video with at most ``height`` lines, its shape kept; a small one as it is."""
+    if video.frames.shape[1] <= height:
+        return video
+    factor = height / video.frames.shape[1]
+    small = torch.nn.functional.interpolate(video.to_float(), scale_factor=factor, mode="area")
+    return Video.from_float(small, video.fps)
+
+
 def read_video(path: str | Path) -> Video:
     """Read an MP4, MOV, WebM, MKV or GIF file, or a folder of images in the order of their names.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stg_tune import models, tune
+from stg_tune import film, models, tune
 from stg_tune.embedded import digits
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
@@ -122,6 +122,18 @@ def test_one_pair_that_fails_does_not_spoil_its_batch(evaluate: Callable, random
     random_pipeline.vae.decode = broken
     done = evaluate.many(GuidanceSpec(cfg_scale=3.0), [PAIR, bad])
     assert [row.error[:4] for row in done] == ["", "nan:"]
+
+
+def test_a_studio_keeps_clips_of_one_pair_wherever_it_works(generator: Generator, tmp_path: Path) -> None:
+    recipe, folder = ModelRecipe(model="open-sora-tiny"), RunFolder(path=tmp_path)
+    studio = Studio(recipe, generator=generator, scorer=PixelScorer()).previewing(folder.previews, PAIR)
+    specs = [GuidanceSpec(cfg_scale=scale) for scale in (2.0, 3.0)]
+    for spec in specs:
+        studio.evaluate.many(spec, [replace(PAIR, seed=9), PAIR])
+    assert sorted(file.name for file in folder.previews.iterdir()) == sorted(spec.hash() for spec in specs)
+    travelled = pickle.loads(pickle.dumps(studio.recipe))  # what a worker gets: no frames come back from it
+    assert travelled.previews == studio.recipe.previews
+    assert travelled.previews.folder.is_absolute()
 
 
 def test_prompts_are_lines_without_remarks(tmp_path: Path) -> None:
@@ -258,7 +270,7 @@ def test_a_preset_of_another_model_is_refused(generator: Generator, tmp_path: Pa
     )
     save(preset, tmp_path / "other.json")
     with pytest.raises(StgTuneError, match=r"other\.json is for other"):
-        tune.render(entry, PAIR, tmp_path / "a.mp4", preset=tmp_path / "other.json")
+        film.render(entry, PAIR, tmp_path / "a.mp4", preset=tmp_path / "other.json")
 
 
 def test_what_is_published_for_sibling_models_is_tried_first():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_tune import models
+from stg_tune.cli.lora import add_loras
 from stg_tune.cli.output import complain, number, say, say_json, say_table
 from stg_tune.cli.search import add_batch, add_placement, placement_of
 from stg_tune.errors import StgTuneError
@@ -30,6 +31,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("compare", help="is a preset better than another, or than CFG? on new pairs")
     parser.add_argument("--model", required=True, metavar="M", help="a name that `stg-tune models` lists")
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
+    add_loras(parser)
     parser.add_argument("--preset", action="append", required=True, metavar="P", help=NAMED)
     parser.add_argument("--pairs", type=int, metavar="N", help="(prompt, seed) pairs, 20 or more (default: 100)")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="captions, one a line (default: as in a search)")
@@ -75,6 +77,7 @@ def _request(arguments: argparse.Namespace) -> ComparisonRequest:
     return ComparisonRequest(
         model=arguments.model,
         model_path=arguments.model_path,
+        loras=tuple(arguments.lora),
         first=first,
         second=second,
         pairs=PAIRS if arguments.pairs is None else arguments.pairs,

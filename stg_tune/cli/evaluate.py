@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_tune import models
+from stg_tune.cli.lora import add_loras
 from stg_tune.cli.output import complain, number, say, say_json, say_table
-from stg_tune.cli.search import add_placement, placement_of
+from stg_tune.cli.search import add_batch, add_placement, placement_of
 from stg_tune.errors import StgTuneError
 from stg_tune.evaluate.suites import SUITES, suite
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stg_tune.evaluate import EvaluationPlan, Row
+    from stg_tune.evaluate.plan import Folder
+    from stg_tune.evaluate.real import FirstFrames
     from stg_tune.evaluate.run import EvaluationRecipe
     from stg_tune.evaluate.suites import Suite
     from stg_tune.models.base import ModelEntry
@@ -30,6 +34,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("evaluate", help="repeat the paper's tables for a model and presets")
     parser.add_argument("--model", required=True, metavar="M", help="a name that `stg-tune models` lists")
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
+    add_loras(parser)
     parser.add_argument("--suite", required=True, metavar="S", help=suites)
     parser.add_argument(
         "--preset",
@@ -47,6 +52,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the model's own)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides the noise (default: 0)")
     add_placement(parser)
+    add_batch(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -58,37 +64,75 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.samples is not None and arguments.samples < 2:
         raise StgTuneError(f"--samples must be at least 2, got {arguments.samples}")
     from stg_tune.evaluate.plan import Folder
-    from stg_tune.evaluate.run import evaluate, with_weights
+    from stg_tune.evaluate.run import evaluate, known_row, with_weights
+    from stg_tune.models.loras import check_takes, identity
     from stg_tune.tune import layout_of
 
-    folder = Folder(arguments.out or Path("evaluations") / f"{arguments.model}-{chosen.name}")
-    draft = _plan(arguments, chosen, entry)
+    folder = Folder(arguments.out or Path("evaluations") / f"{Path(entry.name).name}-{chosen.name}")
+    pictures = _pictures(arguments, chosen, entry, folder)
+    draft = _plan(arguments, chosen, entry, [str(path) for path in pictures.paths] if pictures else [])
     recipe = _recipe(arguments, draft, folder)
+    check_takes(entry, recipe.model.loras)
     scorer = recipe.scorer()
     extractor = recipe.extracting()
     plan = with_weights(draft, scorer, extractor)
+    plan = replace(plan, weights={**plan.weights, **identity(recipe.model.loras)})
     folder.begin(plan)
+    if pictures:
+        pictures.write()
     layout = layout_of(placement_of(arguments), entry, arguments.model_path)
-    with layout.open(recipe, partial(recipe.evaluate, scorer, extractor)) as executor:
-        show = _silent if arguments.quiet else _progress
-        table = evaluate(plan, folder, executor, scorer, extractor, data=arguments.data, progress=show)
+    show, here = _silent if arguments.quiet else _progress, partial(recipe.evaluate, scorer, extractor)
+    try:
+        with layout.open(recipe, here, reference=known_row(plan, folder)) as executor:
+            table = evaluate(
+                plan,
+                folder,
+                executor,
+                scorer,
+                extractor,
+                data=arguments.data,
+                num_frames=entry.defaults.num_frames,
+                batch=layout.batch,
+                progress=show,
+            )
+    except KeyboardInterrupt:
+        complain("stopped; every finished pair is kept: the same command goes on")
+        return 130
     _say(plan, table, folder.path, as_json=arguments.json)
     return 0
 
 
-def _plan(arguments: argparse.Namespace, chosen: Suite, entry: ModelEntry) -> EvaluationPlan:
+def _pictures(arguments: argparse.Namespace, chosen: Suite, entry: ModelEntry, folder: Folder) -> FirstFrames | None:
+    """What a model that continues a picture is given unless the user names pictures: first frames of real videos."""
+    if not entry.image_source or entry.embedded or arguments.prompts:
+        return None
+    if arguments.data is None:
+        raise StgTuneError(
+            f"{entry.name} continues a picture: give --data DIR with videos whose first frames it continues, or "
+            "--prompts FILE with the path of one picture a line"
+        )
+    from stg_tune.evaluate.real import FirstFrames
+
+    return FirstFrames.of(arguments.data, folder.path / "first_frames", _samples(arguments, chosen, entry))
+
+
+def _samples(arguments: argparse.Namespace, chosen: Suite, entry: ModelEntry) -> int:
+    return arguments.samples or (chosen.embedded_samples if entry.embedded else chosen.samples)
+
+
+def _plan(arguments: argparse.Namespace, chosen: Suite, entry: ModelEntry, pictures: Sequence[str]) -> EvaluationPlan:
     from stg_tune.evaluate.plan import EvaluationPlan, arms_of, pairs_of
     from stg_tune.tune import default_prompts, read_prompts
 
-    prompts = read_prompts(arguments.prompts) if arguments.prompts else default_prompts(entry)
-    samples = arguments.samples or (chosen.embedded_samples if entry.embedded else chosen.samples)
-    named = tuple(arguments.scorers.split(",")) if arguments.scorers else chosen.scorers
+    prompts = pictures or (read_prompts(arguments.prompts) if arguments.prompts else default_prompts(entry))
+    usual = [name for name in chosen.scorers if not pictures or name != "alignment"]  # a path says nothing to CLIP
+    named = tuple(arguments.scorers.split(",") if arguments.scorers else usual)
     return EvaluationPlan(
         suite=chosen.name,
         model=entry.name,
         num_steps=arguments.steps or entry.defaults.num_inference_steps,
         arms=arms_of(chosen, entry.defaults.cfg_scale, _presets(arguments.preset, entry)),
-        pairs=pairs_of(prompts, samples=samples, seeds=chosen.seeds, seed=arguments.seed),
+        pairs=pairs_of(prompts, samples=_samples(arguments, chosen, entry), seeds=chosen.seeds, seed=arguments.seed),
         scorers=() if entry.embedded and not arguments.scorers else named,
         extractor="judge" if entry.embedded else "i3d" if chosen.features else "",
     )
@@ -108,10 +152,12 @@ def _presets(names: list[str], entry: ModelEntry) -> Mapping[str, GuidanceSpec]:
 
 def _recipe(arguments: argparse.Namespace, plan: EvaluationPlan, folder: Any) -> EvaluationRecipe:
     from stg_tune.evaluate.run import EvaluationRecipe
+    from stg_tune.models.loras import parse_loras
     from stg_tune.studio import ModelRecipe
 
+    loras, steps = parse_loras(arguments.lora), plan.num_steps
     return EvaluationRecipe(
-        model=ModelRecipe(model=plan.model, path=arguments.model_path, num_inference_steps=plan.num_steps),
+        model=ModelRecipe(model=plan.model, path=arguments.model_path, num_inference_steps=steps, loras=loras),
         scorers=plan.scorers,
         extractor=plan.extractor,
         features=folder.features.absolute(),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_tune import models
+from stg_tune.cli.lora import add_loras, warn_of_other_loras
 from stg_tune.cli.output import say
 from stg_tune.errors import StgTuneError
 
@@ -18,6 +19,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("generate", help="make one video")
     parser.add_argument("--model", required=True, metavar="M", help="a name that `stg-tune models` lists")
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
+    add_loras(parser)
     parser.add_argument(
         "--preset",
         metavar="P",
@@ -40,14 +42,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise StgTuneError(f"--out {arguments.out}: only MP4 is written; type -o {arguments.out.with_suffix('.mp4')}")
     if arguments.steps is not None and arguments.steps < 1:
         raise StgTuneError(f"--steps must be at least 1, got {arguments.steps}")
+    if arguments.preset:
+        warn_of_other_loras(arguments.preset, arguments.lora)
+    from stg_tune.film import render
     from stg_tune.records import Pair
-    from stg_tune.tune import render
 
     made = render(
         entry,
         Pair(prompt=arguments.prompt, seed=arguments.seed),
         arguments.out,
         model_path=arguments.model_path,
+        loras=arguments.lora,
         preset=arguments.preset,
         cfg_scale=arguments.cfg_scale,
         num_inference_steps=arguments.steps,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from stg_tune.preset import Difference, GainInterval, Preset
+    from stg_tune.preset import Difference, GainInterval, Preset, VoteCount
 
 FOLDERS = ("runs", "results/presets")
 """Where ``list`` looks when it is not told."""
@@ -168,6 +168,15 @@ def _facts(preset: Preset) -> Iterator[tuple[str, str]]:
     yield "STG's part", _gain(evidence.stg_gain)
     for scorer in evidence.scorers:
         yield scorer.name, f"{scorer.baseline:.4g} -> {scorer.value:.4g} {scorer.unit}"
+    for item in evidence.votes:
+        yield f"vote {item.question}", _vote(item)
+
+
+def _vote(item: VoteCount) -> str:
+    return (
+        f"{item.rate:.0%} [{item.low:.0%}, {item.high:.0%}] prefer it to the default (ties count half); "
+        f"{item.wins} for, {item.losses} against, {item.ties} ties; voters {item.voters}, pairs {item.pairs}"
+    )
 
 
 def _gain(gain: GainInterval | None) -> str:

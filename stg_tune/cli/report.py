@@ -50,12 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def smaller(path: Path) -> bytes:
     """The video as an MP4 of at most ``PREVIEW`` lines, which takes less room in a page."""
-    import torch
+    from stg_tune.video import read_video, shrunk, write_mp4
 
-    from stg_tune.video import Video, read_video, write_mp4
-
-    video = read_video(path)
-    factor = PREVIEW / max(video.frames.shape[1], PREVIEW)
-    small = torch.nn.functional.interpolate(video.to_float(), scale_factor=factor, mode="area")
     with tempfile.TemporaryDirectory(prefix="stg-tune-") as folder:
-        return write_mp4(Video.from_float(small, video.fps), Path(folder) / "small.mp4").read_bytes()
+        return write_mp4(shrunk(read_video(path), PREVIEW), Path(folder) / "small.mp4").read_bytes()

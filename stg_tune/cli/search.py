@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_tune import models
+from stg_tune.cli.lora import add_loras
 from stg_tune.cli.output import complain, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("search", help="find the setting that makes a model's videos better")
     parser.add_argument("--model", required=True, metavar="M", help="a name that `stg-tune models` lists")
     parser.add_argument("--model-path", type=Path, metavar="DIR", help="local folder with the model's files")
+    add_loras(parser)
     parser.add_argument("--space", metavar="F", help="search space: a name or a YAML file (default: the model's own)")
     parser.add_argument(
         "--prompts",
@@ -35,6 +37,19 @@ def add(commands: Any) -> None:
         metavar="B",
         help="small, medium, large, a number of evaluations, a time (90m, 2h), or hours of all workers or "
         "GPUs together (16wh, 16gpuh)",
+    )
+    parser.add_argument(
+        "--objective",
+        metavar="O",
+        help="quality, or cost=0.1: a setting loses 0.1 baseline standard deviations for the denoiser work of each "
+        "further default video that it spends (default: what the space says, as a rule quality)",
+    )
+    parser.add_argument(
+        "--fidelity",
+        choices=("full", "auto"),
+        default="full",
+        help="auto: screen and trials with half of the denoising steps, if a check before them finds that these rank "
+        "settings alike; held-out evidence is always full (default: full)",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/MODEL-DATE)")
     parser.add_argument("--storage", metavar="URL", help="SQLAlchemy URL (default: SQLite in the folder of the run)")
@@ -110,10 +125,13 @@ def run(arguments: argparse.Namespace) -> int:
     request = Request(
         model=arguments.model,
         model_path=arguments.model_path,
+        loras=tuple(arguments.lora),
         space=arguments.space,
         prompts=arguments.prompts,
         budget=arguments.budget,
         seed=arguments.seed,
+        objective=arguments.objective,
+        fidelity=arguments.fidelity,
         warm_starts=tuple(arguments.warm_start),
         placement=placement_of(arguments),
     )
@@ -146,15 +164,17 @@ def say_stopped(directory: Path) -> int:
 
 def say_outcome(outcome: Outcome, directory: Path, *, as_json: bool) -> int:
     """Verdict, files, and the exit code: 0 when the videos got better, 3 when not."""
-    from stg_tune.cli.show import say_findings, summary
+    from stg_tune.cli.show import check_of, say_check, say_findings, summary
     from stg_tune.outcome import findings_of
 
     findings = findings_of(outcome.result)
     files = {"preset": str(outcome.preset) if outcome.preset else None, "report": str(outcome.report)}
     if as_json:
-        say_json({"directory": str(directory), **files, **summary(findings)})
+        fidelity = {"fidelity": check_of(outcome.result)}
+        say_json({"directory": str(directory), **files, **summary(findings), **fidelity})
     else:
         say_findings(findings)
+        say_check(outcome.result)
         say()
         say(f"preset:    {outcome.preset or 'none, because nothing beat the default'}")
         say(f"dashboard: {outcome.report}")
@@ -162,6 +182,7 @@ def say_outcome(outcome: Outcome, directory: Path, *, as_json: bool) -> int:
 
 
 def _dry_run(request: Request, *, as_json: bool) -> int:
+    from stg_tune.search.driver import outlook
     from stg_tune.tune import dry_run
 
     plan, layout, cost = dry_run(request)
@@ -172,6 +193,8 @@ def _dry_run(request: Request, *, as_json: bool) -> int:
     say_table(("STAGE", "EVALUATIONS"), [(stage, f"{count:11}") for stage, count in division.stages().items()])
     say(f"\n{division.total} evaluations of one video each, {plan.num_steps} steps, {len(plan.scorers)} scorers;")
     say(f"{division.search_pairs} search pairs, {division.holdout_pairs} held-out pairs")
+    if plan.fidelity != "full":
+        say(outlook(plan, division))
     where = f"Ray cluster at {layout.address}" if layout.address else "this machine"
     say(f"\ntimed here: {cost.timing.plain:.2f} s with the default, {cost.timing.guided:.2f} s with one skipped layer")
     say(f"{layout.workers or 'all possible'} workers ({layout.executor}) on {where}")

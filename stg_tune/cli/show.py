@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from stg_tune.report import Findings, Gain
+    from stg_tune.search import SearchResult
     from stg_tune.serve import RunState
 
 
@@ -33,11 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     result = snapshot(arguments.directory)
     findings, state = findings_of(result), read_state(arguments.directory)
     if arguments.json:
-        say_json({**state.to_dict(), "evaluations": result.spent, "failures": result.failures, **summary(findings)})
+        counts = {"evaluations": result.spent, "failures": result.failures}
+        say_json({**state.to_dict(), **counts, **summary(findings), "fidelity": check_of(result)})
         return 0
     say(f"{findings.model}: {_where(state)}, {result.spent} evaluations, {result.failures} failed")
     if state.message:
         say(state.message)
+    say_check(result)
     say()
     say_findings(findings)
     for line in ("", *lines_for_terminal(findings)) if findings.layers else ():
@@ -72,6 +75,7 @@ def summary(findings: Findings) -> dict[str, Any]:
         "model": findings.model,
         "finished": findings.finished,
         "improved": findings.improved,
+        "price": findings.price,
         "spec": findings.tuned.to_dict() if findings.tuned else None,
         **{name: _plain(gain) for name, gain in gains.items()},
         "scorers": {
@@ -80,6 +84,17 @@ def summary(findings: Findings) -> dict[str, Any]:
         },
         "broken_guards": list(findings.broken),
     }
+
+
+def check_of(result: SearchResult) -> dict[str, Any] | None:
+    """What the check of a cheaper fidelity has found, as plain data."""
+    return result.check.to_dict() if result.check else None
+
+
+def say_check(result: SearchResult) -> None:
+    """The fidelity of screen and trials, where it was left open."""
+    if result.check is not None:
+        say(f"fidelity of screen and trials: {result.check.fidelity}; {result.check.reason}")
 
 
 def _say_best(findings: Findings) -> None:

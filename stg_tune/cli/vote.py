@@ -41,6 +41,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--result", action="store_true", help="print what the votes say so far, and stop")
     parser.add_argument("--json", action="store_true", help="with --result: print JSON")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write all votes to a .csv or .json file, and stop")
+    parser.add_argument(
+        "--into-preset",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="FILE",
+        help="write win rates, votes and voters into the evidence of a preset (default: DIR/preset.json), and stop",
+    )
     parser.set_defaults(run=run)
 
 
@@ -54,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     file = VoteFile(arguments.directory / "votes.json")
     if arguments.export:
         _export(file, arguments.export)
+    elif arguments.into_preset is not None:
+        _into_preset(arguments.directory, arguments.into_preset)
     elif arguments.result or arguments.json:
         _say_result(file, as_json=arguments.json)
     else:
@@ -123,6 +133,17 @@ def _tallies(votes: tuple[Vote, ...]) -> Iterator[Tally]:
         if frozenset((vote.a, vote.b)) not in seen:
             seen.add(frozenset((vote.a, vote.b)))
             yield from tally(votes, vote.a, vote.b)
+
+
+def _into_preset(directory: Path, target: Path) -> None:
+    from stg_tune import preset
+    from stg_tune.outcome import with_votes
+
+    file = directory / "preset.json" if target == Path() else target
+    counted = with_votes(preset.load(file), directory)
+    preset.save(counted, file)
+    votes = counted.evidence.votes if counted.evidence else ()
+    say(f"{file}: evidence of {sum(item.wins + item.losses + item.ties for item in votes)} votes")
 
 
 def _export(file: VoteFile, target: Path) -> None:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stg_tune import preset as presets
 from stg_tune.documents import read_limited, write_atomic
 from stg_tune.errors import StgTuneError
+from stg_tune.models.loras import check_takes, identity, parse_loras
 from stg_tune.records import GuidanceSpec, Pair, ScoreKind
 from stg_tune.search import load_run, load_space, space_names, split_pairs
 from stg_tune.search.plan import LEAST_HOLDOUT_PAIRS
@@ -46,6 +47,8 @@ class ComparisonRequest:
     """What it is compared with, in the same words."""
     model_path: Path | None = None
     """Local folder with the model's files."""
+    loras: tuple[str, ...] = ()
+    """LoRAs to load into the model, ``FILE`` or ``FILE=SCALE``."""
     pairs: int = PAIRS
     """Number of (prompt, seed) pairs, 20 or more; fixed before the first one is evaluated."""
     prompts: Path | None = None
@@ -92,6 +95,8 @@ class ComparisonPlan:
     """Both settings see just these."""
     versions: Mapping[str, str]
     """Version or checksum of all that decides what an evaluation gives."""
+    loras: Mapping[str, str] = field(default_factory=dict)
+    """``lora NAME`` -> checksum and strength."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
@@ -104,6 +109,7 @@ class ComparisonPlan:
             "objective": self.objective.to_dict(),
             "pairs": [pair.to_dict() for pair in self.pairs],
             "versions": dict(self.versions),
+            **({"loras": dict(self.loras)} if self.loras else {}),
         }
 
     def identity(self) -> str:
@@ -117,8 +123,10 @@ def draft_comparison(request: ComparisonRequest, entry: ModelEntry) -> Callable[
     for name, value, least in (("--pairs", request.pairs, LEAST_HOLDOUT_PAIRS), ("--steps", request.num_steps, 1)):
         if value is not None and value < least:
             raise StgTuneError(f"{name} must be at least {least}, got {value}")
+    loras = parse_loras(request.loras)
+    check_takes(entry, loras)
     own = entry.name if entry.name in space_names() else entry.architecture.family
-    objective = load_space(request.space or own).objective
+    objective = replace(load_space(request.space or own).objective, price=0.0)  # a comparison is about quality
     lists = [read_prompts(request.prompts)] if request.prompts else []
     lists.append(default_prompts(entry))
     first, second = (contender(word, entry, lists) for word in (request.first, request.second))
@@ -137,6 +145,7 @@ def draft_comparison(request: ComparisonRequest, entry: ModelEntry) -> Callable[
             scorers=scorer.kinds,
             pairs=pairs,
             versions=numbers_identity(scorer),
+            loras=identity(loras),
         )
 
     return plan
@@ -202,7 +211,7 @@ def check_folder(plan: ComparisonPlan, directory: Path) -> None:
             raise StgTuneError(f"{directory} is not empty and holds no comparison: give another folder with --out")
         return
     held, wanted = _read(file), json.loads(json.dumps(plan.to_dict()))
-    changed = [name for name in wanted if name != "names" and held.get(name) != wanted[name]]
+    changed = [name for name in {**held, **wanted} if name != "names" and held.get(name) != wanted.get(name)]
     if changed:
         raise StgTuneError(
             f"{directory} holds a comparison with other {', '.join(changed)}: go on with the same, or give another "

@@ -13,6 +13,7 @@ from stg_tune import models
 from stg_tune.compare.plan import begin, check_folder, draft_comparison
 from stg_tune.documents import write_atomic
 from stg_tune.errors import StgTuneError
+from stg_tune.models.loras import parse_loras
 from stg_tune.search.bench import Bench
 from stg_tune.search.executor import Task
 from stg_tune.search.ledger import Ledger
@@ -115,7 +116,8 @@ def compare(request: ComparisonRequest, directory: Path | None, *, progress: Pro
     draft = draft_comparison(request, entry)
     models.fetch(entry, request.model_path)
     path = request.model_path.resolve() if request.model_path else None
-    studio = Studio(ModelRecipe(model=entry.name, path=path, num_inference_steps=request.num_steps))
+    loras = parse_loras(request.loras)
+    studio = Studio(ModelRecipe(model=entry.name, path=path, num_inference_steps=request.num_steps, loras=loras))
     plan = draft(studio.scorer)
     folder = directory or Path("comparisons") / f"{Path(entry.name).name}-{plan.identity()[:8]}"
     return run_comparison(plan, folder, studio, layout, progress=progress)

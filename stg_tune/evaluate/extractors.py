@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from stg_tune.embedded import digits
-from stg_tune.embedded.judge import Judge, load_judge
+from stg_tune.embedded.judge import NUM_VIEWS, Judge, load_judge
 from stg_tune.errors import StgTuneError
 from stg_tune.evaluate.distances import Reference
 from stg_tune.evaluate.i3d import I3D, LEAST_FRAMES, preprocessed
+from stg_tune.evaluate.real import real_videos
 from stg_tune.score.loading import fill, read_state
-from stg_tune.video import FORMATS, read_video
+from stg_tune.score.placement import Placement
+from stg_tune.video import read_video
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from stg_tune.score.library import Library
 
-JUDGE_FRAMES = (17, 3, 64, 64)
+JUDGE_PICTURE = (3, 64, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +50,13 @@ class Extractor(Protocol):
     def __call__(self, frames: Tensor, prompt: str) -> Seen:
         """Frames (frames, 3, height, width) in [0, 1], float32."""
 
-    def reference(self, data: Path | None) -> Reference:
-        """Moments of real videos, of the domain the network knows or of the videos below ``data``."""
+    def reference(self, data: Path | None, num_frames: int | None = None) -> Reference:
+        """Moments of real videos, of the domain the network knows or of the videos below ``data``.
+
+        Args:
+            data: Folder of real videos.
+            num_frames: Frames from the beginning of each that count, as many as a generated video has; ``None``: all.
+        """
 
 
 class JudgeExtractor:
@@ -62,8 +69,10 @@ class JudgeExtractor:
     @torch.no_grad()
     def __call__(self, frames: Tensor, prompt: str) -> Seen:
         """Features (96,), the 240 joint answers, and whether each of the three is what the prompt says."""
-        if tuple(frames.shape) != JUDGE_FRAMES:
-            raise StgTuneError(f"the judge sees videos of shape {JUDGE_FRAMES}, got {tuple(frames.shape)}")
+        if tuple(frames.shape[1:]) != JUDGE_PICTURE or len(frames) < NUM_VIEWS:
+            raise StgTuneError(
+                f"the judge sees {NUM_VIEWS} or more frames of shape {JUDGE_PICTURE}, got {tuple(frames.shape)}"
+            )
         network, videos = self._judge.network, 2 * frames[None] - 1
         features = network.features(videos)[0]
         answers = [logits[0].double().softmax(0) for logits in network(videos)]
@@ -75,8 +84,8 @@ class JudgeExtractor:
         }
         return Seen(features=features.double(), probabilities=joint, scores=right)
 
-    def reference(self, data: Path | None) -> Reference:
-        """Moments of real digit videos that ship with the judge; ``data`` is not looked at."""
+    def reference(self, data: Path | None, num_frames: int | None = None) -> Reference:
+        """Moments of real digit videos that ship with the judge; nothing is looked at."""
         return Reference(mean=self._judge.mean, covariance=self._judge.covariance, count=0)
 
 
@@ -108,21 +117,26 @@ class I3DExtractor:
         logits = self._net(preprocessed(frames.to(self._device)))[0].double().cpu()
         return Seen(features=logits, probabilities=logits.softmax(0))
 
-    def reference(self, data: Path | None) -> Reference:
+    def reference(self, data: Path | None, num_frames: int | None = None) -> Reference:
         """Moments of the videos below ``data``, at least two."""
         if data is None:
             raise StgTuneError("real videos are needed to compare with: give --data DIR with UCF-101 or other videos")
-        files = sorted(path for path in data.rglob("*") if path.suffix.lower() in FORMATS)
-        if len(files) < 2:
-            raise StgTuneError(f"{data} holds {len(files)} videos of {', '.join(FORMATS)}; at least two are needed")
-        seen = [self(read_video(file).to_float(), "").features.numpy() for file in files]
-        rows = np.stack(seen)
+        rows = np.stack([self._clip(file, num_frames).features.numpy() for file in real_videos(data)])
         return Reference(mean=rows.mean(0), covariance=np.cov(rows, rowvar=False), count=len(rows))
 
+    def _clip(self, file: Path, num_frames: int | None) -> Seen:
+        video = read_video(file)
+        if len(video.frames) < (num_frames or LEAST_FRAMES):
+            raise StgTuneError(
+                f"{file} has {len(video.frames)} frames; {num_frames or LEAST_FRAMES} are needed, as many as a "
+                "generated video has: move it out of --data"
+            )
+        return self(replace(video, frames=video.frames[:num_frames]).to_float(), "")
 
-def extractor_of(name: str, library: Library, device: str | torch.device = "cpu") -> Extractor:
-    """The extractor that a plan names."""
-    return JudgeExtractor() if name == "judge" else I3DExtractor(library, device)
+
+def extractor_of(name: str, library: Library, device: str | torch.device | None = None) -> Extractor:
+    """The extractor that a plan names; ``device=None``: a GPU where torch sees one (the small judge needs none)."""
+    return JudgeExtractor() if name == "judge" else I3DExtractor(library, Placement.automatic(device).device)
 
 
 def _fingerprint(network: torch.nn.Module) -> str:

@@ -7,21 +7,26 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from stg_tune import models
+from stg_tune.errors import StgTuneError
 from stg_tune.evaluate.distances import Reference
+from stg_tune.evaluate.evaluator import PairEvaluator, feature_file, load_features
 from stg_tune.evaluate.extractors import extractor_of
+from stg_tune.evaluate.real import fingerprint
 from stg_tune.evaluate.summary import Row, Sets, summarise
-from stg_tune.generate import GenerationFailedError, Generator
-from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.models.loras import identity
 from stg_tune.score import default_scorers
 from stg_tune.score.library import Library
 from stg_tune.search.executor import Task
+from stg_tune.search.lock import DriverLock
+from stg_tune.search.workers.selftest import Reference as KnownRow
 from stg_tune.studio import ModelRecipe, Studio, numbers_identity, scorer_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from stg_tune.evaluate.extractors import Extractor
@@ -53,8 +58,12 @@ class EvaluationRecipe:
 
     def evaluate(self, scorer: Scorer | None = None, seeing: Extractor | None = None) -> Evaluate:
         """Load the model in this process, and whichever of scorer and extractor is not loaded yet."""
-        generator = Studio(self.model).generator
-        return partial(evaluate_pair, generator, scorer or self.scorer(), seeing or self.extracting(), self.features)
+        return PairEvaluator(
+            generator=Studio(self.model).generator,
+            scorer=scorer or self.scorer(),
+            extractor=seeing or self.extracting(),
+            features=self.features,
+        )
 
     def extracting(self) -> Extractor | None:
         """The extractor that the plan names."""
@@ -69,33 +78,7 @@ class EvaluationRecipe:
 
     def identity(self) -> Mapping[str, str]:
         """Versions and checksums that decide the numbers."""
-        return numbers_identity(self.scorer())
-
-
-def evaluate_pair(
-    generator: Generator, scorer: Scorer, extractor: Extractor | None, features: Path, spec: GuidanceSpec, pair: Pair
-) -> Evaluation:
-    """Generate one video, score it, and leave what the extractor saw in ``features``."""
-    try:
-        made = generator(spec, pair)
-    except GenerationFailedError as error:
-        return Evaluation(config=spec.hash(), pair=pair, error=str(error))
-    frames = made.video.to_float()
-    (scores,) = scorer(frames[None], [pair.prompt])
-    values = {name: score.value for name, score in scores.items() if score.value is not None}
-    if extractor is not None:
-        seen = extractor(frames, pair.prompt)
-        values |= seen.scores
-        _save(features, spec.hash(), pair.key, {"features": seen.features, "probabilities": seen.probabilities})
-    return Evaluation(
-        config=spec.hash(),
-        pair=pair,
-        scores=values,
-        unscored={name: score.reason for name, score in scores.items() if score.value is None},
-        seconds=made.seconds,
-        forwards=made.forwards,
-        effects=made.effects,
-    )
+        return numbers_identity(self.scorer()) | identity(self.model.loras)
 
 
 def evaluate(
@@ -106,6 +89,8 @@ def evaluate(
     extractor: Extractor | None,
     *,
     data: Path | None = None,
+    num_frames: int | None = None,
+    batch: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
     """Evaluate what is missing in ``folder`` and give the table; interrupted, it goes on where it was.
@@ -117,14 +102,25 @@ def evaluate(
         scorer: For the meaning of its scores.
         extractor: Where videos are compared as distributions.
         data: Real videos to compare with.
+        num_frames: Frames of a generated video; as many of each real one count.
+        batch: Pairs that a worker takes at once: every setting has its turn after so many of each worker.
         progress: Called with finished and all pairs.
 
     Raises:
         StgTuneError: The folder holds something else; real videos are missing; no pair succeeded.
     """
     folder.begin(plan)
-    reference = _reference(folder, extractor, data) if extractor else None
-    tasks = list(_open_tasks(plan, folder))
+    with DriverLock(folder.path):
+        reference = _reference(folder, extractor, data, num_frames) if extractor else None
+        _work(plan, folder, executor, batch * executor.slots, progress)
+    sets = Sets(load=partial(load_features, folder.features), reference=reference) if reference else None
+    return summarise(plan, folder.rows(), scorer.kinds, sets)
+
+
+def _work(
+    plan: EvaluationPlan, folder: Folder, executor: Executor, block: int, progress: Callable[[int, int], None]
+) -> None:
+    tasks = open_tasks(plan, folder, block)
     total = len(plan.arms) * len(plan.pairs)
     done = total - len(tasks)
     progress(done, total)
@@ -133,51 +129,55 @@ def evaluate(
             folder.add(evaluation)
         done += len(finished.evaluations)
         progress(done, total)
-    sets = Sets(load=partial(_load, folder.features), reference=reference) if reference else None
-    return summarise(plan, folder.rows(), scorer.kinds, sets)
 
 
-def _open_tasks(plan: EvaluationPlan, folder: Folder) -> Sequence[Task]:
-    """Pair by pair over all arms, so that an early table compares like with like."""
-    done = folder.rows()
-    keys: dict[tuple[str, str], Task] = {}
-    for pair in plan.pairs:
-        for arm in plan.arms:
-            key = (arm.spec.hash(), pair.key)
-            there = key in done and (
-                bool(done[key].error) or not plan.extractor or _file(folder.features, *key).exists()
-            )
-            if not there:
-                keys[key] = Task(spec=arm.spec, pair=pair, role="holdout")
-    return list(keys.values())
+def open_tasks(plan: EvaluationPlan, folder: Folder, block: int = 1) -> list[Task]:
+    """What ``folder`` does not hold yet: ``block`` pairs of one setting, then the same pairs of the next.
+
+    An early table so compares like with like, and tasks that follow each other can be taken in one batch.
+    """
+    rows = folder.rows()
+
+    def is_kept(config: str, pair: str) -> bool:
+        row = rows.get((config, pair))
+        # what failed will fail again; a row without its features is of no use for sets
+        return row is not None and (bool(row.error) or not plan.extractor or _seen(folder, config, pair))
+
+    blocks = [plan.pairs[at : at + block] for at in range(0, len(plan.pairs), block)]
+    keys = {(arm.spec.hash(), pair.key): (arm, pair) for part in blocks for arm in plan.arms for pair in part}
+    return [Task(spec=arm.spec, pair=pair, role="holdout") for key, (arm, pair) in keys.items() if not is_kept(*key)]
 
 
-def _reference(folder: Folder, extractor: Extractor, data: Path | None) -> Reference:
-    """Real videos are looked at once."""
+def _seen(folder: Folder, config: str, pair: str) -> bool:
+    return feature_file(folder.features, config, pair).exists()
+
+
+def known_row(plan: EvaluationPlan, folder: Folder) -> KnownRow | None:
+    """A row of an earlier session, which new workers must be able to repeat."""
+    specs = {arm.spec.hash(): arm.spec for arm in plan.arms}
+    row = next((row for row in folder.rows().values() if not row.error and row.config in specs), None)
+    if row is None:
+        return None
+    task = Task(spec=specs[row.config], pair=row.pair, role="holdout")
+    return KnownRow(task=task, evaluation=row, worker="an earlier session")
+
+
+def _reference(folder: Folder, extractor: Extractor, data: Path | None, num_frames: int | None) -> Reference:
+    """Real videos are looked at once; other ones later are refused."""
     file = folder.path / "reference.safetensors"
+    given = fingerprint(data) if data else ""
     if not file.exists():
-        made = extractor.reference(data)
+        made = extractor.reference(data, num_frames)
         tensors = {"mean": torch.from_numpy(made.mean), "covariance": torch.from_numpy(made.covariance)}
-        save_file({**tensors, "count": torch.tensor(made.count)}, file)
+        save_file({**tensors, "count": torch.tensor(made.count)}, file, metadata={"data": given})
+    with safe_open(file, framework="pt") as opened:
+        then = (opened.metadata() or {}).get("data", "")
+    if given and given != then:
+        raise StgTuneError(
+            f"{folder.path} was begun with other real videos than {data}: give another folder with --out"
+        )
     held = load_file(file)
     return Reference(mean=held["mean"].numpy(), covariance=held["covariance"].numpy(), count=int(held["count"]))
-
-
-def _file(features: Path, config: str, pair: str) -> Path:
-    return features / f"{config}-{pair}.safetensors"
-
-
-def _save(features: Path, config: str, pair: str, tensors: dict[str, torch.Tensor]) -> None:
-    """Whole or not at all: a crash in between leaves no half file under the final name."""
-    features.mkdir(parents=True, exist_ok=True)
-    target = _file(features, config, pair)
-    temporary = target.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-    temporary.replace(target)
-
-
-def _load(features: Path, config: str, pair: str) -> dict[str, torch.Tensor]:
-    return load_file(_file(features, config, pair))
 
 
 def with_weights(plan: EvaluationPlan, scorer: Scorer, extractor: Extractor | None) -> EvaluationPlan:

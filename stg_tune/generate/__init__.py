@@ -3,3 +3,4 @@
 from stg_tune.generate.generator import Generated as Generated
 from stg_tune.generate.generator import GenerationFailedError as GenerationFailedError
 from stg_tune.generate.generator import Generator as Generator
+from stg_tune.generate.previews import Previews as Previews

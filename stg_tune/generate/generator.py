@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -18,7 +19,7 @@ from stg_tune.models.base import GenerationDefaults, ModelEntry
 from stg_tune.video import Video
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -122,6 +123,8 @@ class Generator:
         """
         if not pairs:
             return []
+        if len(pairs) > 1 and spec_of(spec).restart is not None:  # its noise has one source: pair by pair
+            return [self(spec, pair) for pair in pairs]
         began = time.perf_counter()
         try:
             frames, run = self._run(spec, pairs)
@@ -141,7 +144,7 @@ class Generator:
 
     @torch.inference_mode()
     def _run(self, spec: Setting, pairs: Sequence[Pair]) -> tuple[Tensor, GuidedRun]:
-        with guided(self.pipeline, spec, architecture=self.entry.architecture) as run:
+        with _restart_noise(spec, pairs[0]), guided(self.pipeline, spec, architecture=self.entry.architecture) as run:
             output = self.pipeline(
                 # one generator a video and always on the CPU: the noise knows nothing of batch, worker or device
                 generator=[torch.Generator("cpu").manual_seed(pair.seed) for pair in pairs],
@@ -178,6 +181,17 @@ class Generator:
         if not bool(torch.isfinite(clip).all()):
             raise GenerationFailedError("nan", f"the frames of {pair.prompt!r}, seed {pair.seed} are not finite")
         return Video.from_float(clip, self.defaults.fps)
+
+
+@contextmanager
+def _restart_noise(spec: Setting, pair: Pair) -> Iterator[None]:
+    """Restarts draw noise that most pipelines take from nowhere in particular; it too must depend on the pair alone."""
+    if spec_of(spec).restart is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(pair.key, 16))  # another seed than that of the initial noise, or both would be equal
+        yield
 
 
 def _image_source(entry: ModelEntry) -> ImageSource | None:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from stg_tune.errors import StgTuneError
 from stg_tune.guidance.checks import check_depths, check_layers, check_terms, rescales_clean, spec_of, terms_of
-from stg_tune.guidance.combine import combine
+from stg_tune.guidance.combine import combine, relative_effect
+from stg_tune.guidance.effects import GuidedRun
+from stg_tune.guidance.foreign import refuse_caches, refuse_unguidable
 from stg_tune.guidance.passes import NEGATIVE, PROMPTED, Pass, StepPlan, plan
-from stg_tune.guidance.perturb import Layout, Stage, layout_of, refuse_unguidable, shells
+from stg_tune.guidance.perturb import Layout, Stage, layout_of, shells
 from stg_tune.guidance.predictions import Routes
 from stg_tune.guidance.prefix import prompted_route
 from stg_tune.models.families import FAMILIES
@@ -21,7 +23,7 @@ from stg_tune.models.guider_base import BaseGuidance, GuiderOutput, register_to_
 from stg_tune.records import GuidanceSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stg_tune.models.base import Architecture
 
@@ -65,6 +67,7 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
             )
         check_terms(self._spec, None)
         self._undo = ExitStack()
+        self._run = GuidedRun(terms_of(self._spec), torch.float32)
         self._layouts: dict[int, tuple[nn.Module, Layout, Routes, Stage]] = {}
 
     def set_state(self, step: int, num_inference_steps: int, timestep: Tensor) -> None:
@@ -107,11 +110,33 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
         return [batch(input_fields, data, _text(item), name) for name, item in self._named()]
 
     def forward(self, pred_cond: Tensor, pred_uncond: Tensor | None = None, **weak: Tensor) -> GuiderOutput:
-        """Combines the predictions of a step, eq. 6, 13, 20, 21 of arXiv:2411.18664, in at least float32."""
+        """Combines the predictions of a step, eq. 6, 13, 20, 21 of arXiv:2411.18664, in at least float32.
+
+        Warns:
+            UserWarning: After the last step, of a term that changed nothing.
+        """
         wide = torch.promote_types(pred_cond.dtype, torch.float32)
-        u = None if pred_uncond is None else pred_uncond.to(wide)
-        found = combine(self._plan, pred_cond.to(wide), u, [p.to(wide) for p in weak.values()])
+        c, u = pred_cond.to(wide), None if pred_uncond is None else pred_uncond.to(wide)
+        without = [p.to(wide) for p in weak.values()]
+        self._measure(c, u, without, pred_cond.dtype)
+        found = combine(self._plan, c, u, without)
         return GuiderOutput(pred=found.to(pred_cond.dtype), pred_cond=pred_cond, pred_uncond=pred_uncond)
+
+    def effects(self) -> dict[str, float]:
+        """Term -> mean of ``||c - p|| / ||c||`` over samples and active steps of the run so far.
+
+        Terms on the branch ``uncond`` are not measured: that would cost a pass.
+        """
+        return self._run.effects()
+
+    def _measure(self, c: Tensor, u: Tensor | None, weak: Sequence[Tensor], dtype: torch.dtype) -> None:
+        if not self._step:
+            self._run = GuidedRun(terms_of(self._spec), dtype)
+        for term, p in zip(self._plan.terms, weak, strict=True):
+            base = c if term.branch == "cond" or u is None else u
+            self._run.add_effect(term.name, relative_effect(base, p))
+        if self._num_inference_steps and self._step == self._num_inference_steps - 1:
+            self._run.warn_without_effect()
 
     @property
     def is_conditional(self) -> bool:
@@ -138,6 +163,7 @@ class STGGuider(BaseGuidance):  # type: ignore[misc]
         known = self._layouts.get(id(denoiser))
         if known is None or known[0] is not denoiser:
             refuse_unguidable(denoiser)
+            refuse_caches(denoiser)
             layout = layout_of(denoiser, self._record)
             check_depths(self._setting, {name: layout.depth(name) for name in layout.stacks})
             check_layers(self._spec, layout)

@@ -11,21 +11,18 @@ from torch import Tensor, nn
 
 from stg_tune.errors import StgTuneError
 from stg_tune.guidance.attention import perturbed
+from stg_tune.guidance.foreign import ALREADY, refuse_foreign
 from stg_tune.guidance.places import Slot, attentions_of, slots_of
 from stg_tune.guidance.prefix import BlockOp, Memory, Place, Route, execution_order
 from stg_tune.guidance.replay import Graph, UnitShell, graph_of
 from stg_tune.guidance.saliency import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stg_tune.guidance.grid import Grid
     from stg_tune.guidance.passes import Prompt
     from stg_tune.models.base import Architecture, Stack
-
-_MOVERS = ("group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading", "layerwise_casting")
-"""Hooks of diffusers that move or cast weights and leave the computation alone."""
-_ALREADY = "this pipeline is already guided: leave the other `with stg_tune.guided(...)` first"
 
 
 class Stage:
@@ -186,7 +183,7 @@ def _shell_units(layout: Layout, graph: Graph, routes: Sequence[Route], stage: S
     firsts = {route.start: layout.units[route.start] for route in routes if route.start}
     starts = {start: (unit, graph.kept_for(unit)) for start, unit in firsts.items()}
     for index, unit in enumerate(graph.units[: max(firsts.values(), default=0)]):
-        refuse_foreign(unit.slot.module, unit.slot.path)
+        _refuse_taken(unit.slot)
         undo.callback(unit.slot.put, unit.slot.module)
         unit.slot.put(UnitShell(unit.slot.module, stage, index, starts))
 
@@ -202,39 +199,16 @@ def _op_at(route: Route, position: int) -> BlockOp:
 
 
 def _refuse_foreign_parts(slot: Slot, stack: Stack, ops: set[BlockOp]) -> None:
-    refuse_foreign(slot.module, slot.path)
+    _refuse_taken(slot)
     if ops - {"run", "residual", "feed_forward"}:
         for attention in attentions_of(slot.module, stack):
             refuse_foreign(attention, f"{stack.attention} of {stack.path}")
 
 
-def refuse_foreign(module: nn.Module, where: str) -> None:
-    """Raises ``StgTuneError`` when a module is guided already, or carries another tool's hook or patch."""
-    if isinstance(module, BlockShell | UnitShell):
-        raise StgTuneError(_ALREADY)
-    registry = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
-    movers = {name: hook for name, hook in registry.items() if name in _MOVERS}
-    _refuse_shared_group(module, where, movers.values())
-    moved = hasattr(module, "_hf_hook") or movers  # these replace forward, but only move weights
-    patched = "forward" in vars(module) and not moved
-    others = [f"{name} ({type(hook).__name__})" for name, hook in registry.items() if name not in _MOVERS]
-    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *others]
-    if patched or hooks:
-        what = f"the hook {hooks[0]!r:.80}" if hooks else "a replaced forward"
-        raise StgTuneError(
-            f"{where} carries {what} of another tool, which would run in some passes and not in others: remove it "
-            "(caches, layer-skip guiders, earlier STG pipelines) before stg_tune.guided, or load the pipeline afresh."
-        )
-
-
-def _refuse_shared_group(module: nn.Module, where: str, movers: Iterable[Any]) -> None:
-    """Group offload loads all blocks of a group with its first one, which a weak pass may skip."""
-    leaders = [getattr(getattr(hook, "group", None), "onload_leader", None) for hook in movers]
-    if any(leader is not None and leader is not module for leader in leaders):
-        raise StgTuneError(
-            f"{where} is offloaded in one group with other blocks, so skipping one would leave the others without "
-            "weights: use num_blocks_per_group=1 or offload_type='leaf_level'"
-        )
+def _refuse_taken(slot: Slot) -> None:
+    if isinstance(slot.module, BlockShell | UnitShell):
+        raise StgTuneError(ALREADY)
+    refuse_foreign(slot.module, slot.path)
 
 
 @contextmanager
@@ -279,16 +253,3 @@ def _put_back(module: nn.Module, name: str, inner: Callable[..., Any], *, keep: 
         setattr(module, name, inner)
     else:
         delattr(module, name)
-
-
-def refuse_unguidable(module: nn.Module) -> None:
-    """Raises ``StgTuneError`` when a denoiser is guided already, or compiled as a whole."""
-    attributes = vars(module)
-    forwards = [attributes[name] for name in ("forward", "_old_forward") if name in attributes]
-    if any(getattr(forward, "stg_tune_guided", None) is forward for forward in forwards):
-        raise StgTuneError(_ALREADY)
-    if hasattr(module, "_orig_mod") or attributes.get("_compiled_call_impl") is not None:
-        raise StgTuneError(
-            f"the denoiser ({type(module).__name__}) is compiled as a whole, so its blocks cannot be skipped: compile "
-            "the blocks instead (pipe.transformer.compile_repeated_blocks())."
-        )

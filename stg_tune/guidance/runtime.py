@@ -12,11 +12,12 @@ from stg_tune.guidance.checks import check_depths, check_layers, check_terms, re
 from stg_tune.guidance.clean import CleanRescale
 from stg_tune.guidance.effects import GuidedRun
 from stg_tune.guidance.families import architecture_of
+from stg_tune.guidance.foreign import refuse_caches, refuse_unguidable
 from stg_tune.guidance.forward import BatchedForward
 from stg_tune.guidance.grid import grid_of
 from stg_tune.guidance.noise import check_estimates
 from stg_tune.guidance.own_scale import OwnScale
-from stg_tune.guidance.perturb import Stage, layout_of, refuse_unguidable, replaced_forward, shells
+from stg_tune.guidance.perturb import Stage, layout_of, replaced_forward, shells
 from stg_tune.guidance.predictions import Routes, Runner
 from stg_tune.guidance.prefix import prompted_route
 from stg_tune.guidance.restart import refuse_restart, restarted
@@ -132,6 +133,8 @@ def _installed(
         check_estimates(pipe.scheduler, record, who="skip_op 'salient_blur'", instead="use another skip_op")
     routes = Routes(layout, prefix_reuse=prefix_reuse)
     wanted = [route for term in terms_of(spec) if term.stg_scale for route in routes.possible(term)]
+    if wanted:
+        refuse_caches(denoiser)
     stage = Stage(prompted_route(len(layout.order), ()))
     clean = CleanRescale(pipe, record, denoiser, stage) if rescales_clean(spec_or_preset) else None
     names = parameter_names(denoiser)

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 from stg_tune.documents import read_limited
 from stg_tune.errors import StgTuneError
 from stg_tune.models import mochi, svd
+from stg_tune.models.loras import attach, check_takes
 from stg_tune.models.open_sora import record as open_sora_record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diffusers import DiffusionPipeline
 
     from stg_tune.models.base import ModelEntry
+    from stg_tune.models.loras import Lora
 
 _FAMILIES: tuple[Any, ...] = (open_sora_record, mochi, svd)
 _MAX_BYTES = 1_000_000
@@ -58,19 +62,22 @@ def fetch(entry: ModelEntry, path: Path | None = None) -> None:
         getattr(import_module(module), function)(entry, path)
 
 
-def load(entry: ModelEntry, path: Path | None = None) -> DiffusionPipeline:
+def load(entry: ModelEntry, path: Path | None = None, loras: Sequence[Lora] = ()) -> DiffusionPipeline:
     """Load a model's pipeline, on the GPU when torch sees one.
 
     Args:
         entry: The record.
         path: Local folder to use in place of the record's source.
+        loras: Loaded into it, each with its strength.
 
     Raises:
         NotReachableError: Files are neither on this machine nor reachable.
-        StgTuneError: Files are damaged or belong to another model.
+        StgTuneError: Files are damaged or belong to another model, or the pipeline takes no LoRA.
     """
+    check_takes(entry, loras)
     module, _, function = entry.loader.partition(":")
     pipe = getattr(import_module(module), function)(entry, path)
+    attach(pipe, entry, loras)
     import torch
 
     return pipe.to("cuda") if torch.cuda.is_available() else pipe

@@ -6,6 +6,7 @@ from stg_tune.outcome.effects import write_effects
 from stg_tune.outcome.findings import findings_of
 from stg_tune.outcome.page import CLIPS, clip_of, comparison, filmed_pairs, filmed_settings, look, report
 from stg_tune.outcome.provenance import provenance
+from stg_tune.outcome.votes import with_votes
 
 __all__ = [
     "CLIPS",
@@ -17,5 +18,6 @@ __all__ = [
     "look",
     "provenance",
     "report",
+    "with_votes",
     "write_effects",
 ]

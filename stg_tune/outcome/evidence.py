@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stg_tune.report import Arm, Gain, PairGain
+from stg_tune.search.fidelity import FULL
 from stg_tune.search.objective import Judge
 from stg_tune.search.statistics import LEVEL, paired_interval
 
@@ -21,9 +22,9 @@ Table = dict[str, dict[str, "Evaluation"]]
 
 
 def by_setting(rows: Iterable[Row]) -> Table:
-    """The stored evaluations for look-up."""
+    """The stored evaluations for look-up; those of a cheaper fidelity are no evidence."""
     table: Table = {}
-    for row in rows:
+    for row in (row for row in rows if row.fidelity == FULL):
         table.setdefault(row.evaluation.config, {})[row.evaluation.pair.key] = row.evaluation
     return table
 

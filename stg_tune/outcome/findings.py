@@ -75,7 +75,15 @@ def findings_of(
         exports=tuple(exports),
         votes=tuple(votes),
         warnings=tuple(warnings(result)),
+        loras=tuple(_loras(plan.loras)),
+        price=plan.space.objective.price,
     )
+
+
+def _loras(identity: Mapping[str, str]) -> Iterator[str]:
+    """As the command line takes them; the reader knows where the files are."""
+    for name, what in identity.items():
+        yield f"{name.removeprefix('lora ')}={what.rpartition(' at ')[2]}"
 
 
 def _broken(verdict: Verdict | None) -> tuple[str, ...]:
@@ -104,6 +112,7 @@ def _trials(result: SearchResult) -> Iterator[Trial]:
 
 
 def _trial(stage: str, measured: Measurement, result: SearchResult, *, pruned: bool = False) -> Trial:
+    default = result.trial_baseline if stage == "search" else result.baseline
     return Trial(
         stage=stage,
         spec=measured.spec,
@@ -111,8 +120,8 @@ def _trial(stage: str, measured: Measurement, result: SearchResult, *, pruned: b
         effects=_mean_effects(measured),
         pruned=pruned,
         broken=measured.broken,
-        cost=_relative(measured.forwards, result),
-        motion=_motion(measured, result),
+        cost=_relative(measured.forwards, default),
+        motion=_motion(measured, default) if "motion" in result.plan.kinds else None,
     )
 
 
@@ -121,17 +130,17 @@ def _mean_effects(measured: Measurement) -> dict[str, float]:
     return {term: fmean(row.effects[term] for row in measured.rows if term in row.effects) for term in terms}
 
 
-def _relative(forwards: float, result: SearchResult) -> float:
+def _relative(forwards: float, default: Measurement | None) -> float:
     """Denoiser work over that of the default; 0 when unknown."""
-    base = result.baseline.forwards if result.baseline else 0.0
+    base = default.forwards if default else 0.0
     return forwards / base if base else 0.0
 
 
-def _motion(measured: Measurement, result: SearchResult) -> float | None:
+def _motion(measured: Measurement, default: Measurement | None) -> float | None:
     """Mean motion over that of the default on the same pairs."""
-    if result.baseline is None or "motion" not in result.plan.kinds:
+    if default is None:
         return None
-    old = {row.pair.key: row.scores["motion"] for row in result.baseline.rows if "motion" in row.scores}
+    old = {row.pair.key: row.scores["motion"] for row in default.rows if "motion" in row.scores}
     both = [
         (row.scores["motion"], old[row.pair.key]) for row in measured.rows if _has_motion(row.scores, row.pair.key, old)
     ]
@@ -156,7 +165,7 @@ def _layers(result: SearchResult) -> Iterator[Layer]:
                 error=score.standard_error,
                 pairs=score.pairs,
                 effect=score.effect or None,
-                cost=_relative(score.forwards, result),
+                cost=_relative(score.forwards, result.trial_baseline),
             )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stg_tune.search.fidelity_check import FidelityCheck
     from stg_tune.search.result import SearchResult
     from stg_tune.search.verdict import Verdict
 
@@ -21,10 +22,12 @@ def provenance(result: SearchResult) -> dict[str, str]:
     facts = {
         "model": plan.model,
         "search space": f"{plan.space.family}, {plan.space.hash()}",
+        **_objective(plan.space.objective.price),
         "denoising steps": str(plan.num_steps),
         "seed": str(plan.seed),
         "budget": plan.budget,
         **_division(result),
+        **_fidelity(result.check),
         "evaluations": f"{result.spent}, {result.failures} of them failed",
         "evaluation time": f"{result.seconds / 60:.1f} min",
         "prompts": f"{prompts[0]} to search on, {prompts[1]} held out, none in both"
@@ -33,7 +36,7 @@ def provenance(result: SearchResult) -> dict[str, str]:
         "fingerprint": plan.fingerprint(),
     }
     scorers = {f"scorer {kind.name}": f"{kind.direction}, weights {kind.weights}" for kind in plan.scorers}
-    return {**facts, **scorers, **plan.versions}
+    return {**facts, **plan.loras, **scorers, **plan.versions}
 
 
 def warnings(result: SearchResult) -> Iterator[str]:
@@ -61,6 +64,16 @@ def _about(verdict: Verdict, result: SearchResult) -> Iterator[str]:
             yield f"{item.name} could not score the tuned setting on {item.unscored} pairs; they count as bad ones."
     if verdict.improved and verdict.stg_gain is not None and verdict.stg_gain.low <= 0:
         yield "The gain is proved, but not that skipping layers has a part in it: retuned CFG may do as well."
+
+
+def _fidelity(check: FidelityCheck | None) -> dict[str, str]:
+    return {"fidelity of screen and trials": f"{check.fidelity}: {check.reason}"} if check else {}
+
+
+def _objective(price: float) -> dict[str, str]:
+    if not price:
+        return {}
+    return {"objective": f"quality, less {price:g} standard deviations for the work of each further default video"}
 
 
 def _division(result: SearchResult) -> dict[str, str]:

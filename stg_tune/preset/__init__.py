@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stg_tune.preset.build import from_result
 from stg_tune.preset.diff import Difference, diff
+from stg_tune.preset.evidence import Evidence, GainInterval, ScorerGain, VoteCount
 from stg_tune.preset.file import load, parse, remarks_on, save, validate
 from stg_tune.preset.migrate import migrate
 from stg_tune.preset.priors import (
@@ -17,7 +18,7 @@ from stg_tune.preset.priors import (
     published_names,
     spec_for,
 )
-from stg_tune.preset.record import Evidence, GainInterval, Preset, ScorerGain
+from stg_tune.preset.record import Preset
 from stg_tune.preset.siblings import carried_over
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GainInterval",
     "Preset",
     "ScorerGain",
+    "VoteCount",
     "bare_spec",
     "carried_over",
     "diff",

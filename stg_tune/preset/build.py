@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stg_tune.errors import StgTuneError
-from stg_tune.preset.record import CombineSpace, Evidence, GainInterval, Preset, ScorerGain
+from stg_tune.preset.evidence import Evidence, GainInterval, ScorerGain
+from stg_tune.preset.record import CombineSpace, Preset
 
 if TYPE_CHECKING:
     from stg_tune.models.base import GenerationDefaults

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stg_tune.errors import StgTuneError
 from stg_tune.models.base import GenerationDefaults
-from stg_tune.records import Direction, GuidanceSpec
+from stg_tune.preset.evidence import Evidence, evidence_from_dict, evidence_to_dict
+from stg_tune.records import GuidanceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,93 +26,6 @@ that a prediction implies, whatever the model predicts."""
 
 COMBINE_SPACES: tuple[CombineSpace, ...] = get_args(CombineSpace)
 WINDOW_RULE = "start <= step / num_steps < stop"
-
-
-@dataclass(frozen=True, kw_only=True)
-class GainInterval:
-    """A paired gain with its confidence interval; positive is better."""
-
-    mean: float
-    """The estimate."""
-    low: float | None
-    """Lower end; ``None``: unbounded."""
-    high: float | None
-    """Upper end; ``None``: unbounded."""
-    level: float
-    """Two-sided confidence level, 0 to 1."""
-    pairs: int
-    """Held-out (prompt, seed) pairs behind it."""
-    clusters: int
-    """Different prompts behind it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScorerGain:
-    """One scorer on the held-out pairs."""
-
-    name: str
-    """The scorer."""
-    direction: Direction
-    """Which way is better."""
-    unit: str
-    """Unit of ``baseline``, ``value``, ``spread`` and ``gain``."""
-    weights: str
-    """Checksum of the scorer's weights."""
-    weight: float
-    """Weight in the objective; 0: reported only."""
-    baseline: float
-    """Mean of the model's default."""
-    value: float
-    """Mean of the preset."""
-    spread: float
-    """Between-pair standard deviation of the default: the unit of the objective."""
-    gain: GainInterval
-    """Paired gain; positive is better whatever the direction."""
-    unscored: int
-    """Pairs that could not be scored."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """Why the preset should be believed."""
-
-    improved: bool
-    """The lower end of ``gain`` is above 0 and all guards hold."""
-    reason: str
-    """The same in one sentence."""
-    baseline: GuidanceSpec
-    """The model's default, which everything is compared with."""
-    best_cfg: GuidanceSpec
-    """The best setting without skip guidance."""
-    gain: GainInterval
-    """Objective over the default, in baseline standard deviations."""
-    stg_gain: GainInterval | None
-    """Objective of skip guidance over the best setting without it."""
-    cfg_gain: GainInterval | None
-    """Objective of the best setting without skip guidance over the default; ``None``: the default is the best."""
-    scorers: tuple[ScorerGain, ...]
-    """Each scorer apart."""
-    guards: Mapping[str, float]
-    """Guard -> by how much it is broken; 0 or less: it holds."""
-    relative_cost: float
-    """Denoiser forwards of a video over those of the default; 0: unknown."""
-    evaluations: int
-    """Evaluations of one (configuration, pair) that the run spent in all."""
-    budget: str
-    """As the user wrote it."""
-    looks: int
-    """Planned looks at the confirmation; the intervals hold for all of them together."""
-    seed: int
-    """Of the run."""
-    versions: Mapping[str, str]
-    """Library versions."""
-    date: str
-    """``YYYY-MM-DD``."""
-
-    def __post_init__(self) -> None:
-        """Freeze the mappings."""
-        for name in ("guards", "versions"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +101,7 @@ class Preset:
             "generation": asdict(self.generation),
             **({"sigmas": list(self.sigmas)} if self.sigmas else {}),
             **({"origin": {"source": self.source, "notes": list(self.notes)}} if self.source or self.notes else {}),
-            "evidence": None if self.evidence is None else _evidence_to_dict(self.evidence),
+            "evidence": None if self.evidence is None else evidence_to_dict(self.evidence),
         }
 
     @classmethod
@@ -206,7 +120,7 @@ class Preset:
             spec=GuidanceSpec.from_dict(data["guidance"]),
             combine_space=data["meaning"]["combine_space"],
             generation=GenerationDefaults(**data["generation"]),
-            evidence=None if evidence is None else _evidence_from_dict(evidence),
+            evidence=None if evidence is None else evidence_from_dict(evidence),
             sigmas=tuple(data.get("sigmas", ())),
             source=origin.get("source", ""),
             notes=tuple(origin.get("notes", ())),
@@ -254,32 +168,3 @@ def _rounded(data: Any) -> Any:
     if isinstance(data, list):
         return [_rounded(value) for value in data]
     return round(float(data), 6) + 0.0 if isinstance(data, int | float) and not isinstance(data, bool) else data
-
-
-def _evidence_to_dict(evidence: Evidence) -> dict[str, Any]:
-    plain = {name: getattr(evidence, name) for name in Evidence.__dataclass_fields__}
-    intervals = {name: _interval_to_dict(plain[name]) for name in ("gain", "stg_gain", "cfg_gain")}
-    return {
-        **plain,
-        **intervals,
-        "baseline": evidence.baseline.to_dict(),
-        "best_cfg": evidence.best_cfg.to_dict(),
-        "scorers": [asdict(item) for item in evidence.scorers],
-        "guards": dict(evidence.guards),
-        "versions": dict(evidence.versions),
-    }
-
-
-def _evidence_from_dict(data: Mapping[str, Any]) -> Evidence:
-    intervals = {name: _interval_from_dict(data[name]) for name in ("gain", "stg_gain", "cfg_gain")}
-    scorers = tuple(ScorerGain(**{**item, "gain": GainInterval(**item["gain"])}) for item in data["scorers"])
-    specs = {name: GuidanceSpec.from_dict(data[name]) for name in ("baseline", "best_cfg")}
-    return Evidence(**{**data, **intervals, **specs, "scorers": scorers})
-
-
-def _interval_to_dict(interval: GainInterval | None) -> dict[str, Any] | None:
-    return None if interval is None else asdict(interval)
-
-
-def _interval_from_dict(data: Mapping[str, Any] | None) -> GainInterval | None:
-    return None if data is None else GainInterval(**data)

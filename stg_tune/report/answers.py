@@ -1,11 +1,11 @@
-"""The four questions that a reader has, answered in a line each (standard library only)."""
+"""The questions that a reader has, answered in a line each (standard library only)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from stg_tune.report.facts import history_facts
-from stg_tune.report.words import UNIT, describe, places, plural, standing
+from stg_tune.report.words import UNIT, describe, interval, net_of, places, plural, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
 
 def answers(findings: Findings) -> tuple[Answer, ...]:
-    """Which layers, how much better, how sure, at what cost; of a run that goes on, what leads so far."""
+    """Which layers, how much better, how sure, whose doing, at what cost, how to use it; before the end, what leads."""
     if not findings.finished:
         return tuple(_so_far(findings))
     gain, tuned = findings.tuned_gain, findings.tuned
@@ -31,11 +31,13 @@ def answers(findings: Findings) -> tuple[Answer, ...]:
         return ()
     return (
         Answer("Which layers?", *_which_layers(findings, tuned)),
-        Answer("How much better?", f"{gain.mean:+.2f} {UNIT}", _how_much(gain)),
+        Answer("How much better?", f"{gain.mean:+.2f} {UNIT}", net_of(findings.price) or _how_much(gain)),
         Answer(
             "How sure?", f"{100 * gain.level:.3g} % interval [{gain.low:+.2f}, {gain.high:+.2f}]", _how_sure(findings)
         ),
+        Answer("Whose doing?", _whose(findings, tuned), " ".join(_parts(findings))),
         Answer("At what cost?", _how_costly(findings), _spent(findings)),
+        Answer("How to use it?", *_how_used(findings)),
     )
 
 
@@ -43,6 +45,33 @@ def _which_layers(findings: Findings, tuned: GuidanceSpec) -> tuple[str, str]:
     if findings.improved:
         return places(tuned) or "none: CFG alone", describe(tuned)
     return "none is proved to help", f"The candidate was: {describe(tuned)}."
+
+
+def _whose(findings: Findings, tuned: GuidanceSpec) -> str:
+    if not findings.improved:
+        return "nobody's: no gain is proved"
+    if not places(tuned):
+        return "retuned CFG alone"
+    part = findings.stg_gain
+    return f"skipping adds {part.mean:+.2f} to CFG" if part and part.low > 0 else "not proved to be the layers"
+
+
+def _parts(findings: Findings) -> Iterator[str]:
+    """The gains behind the verdict, always apart."""
+    if findings.stg_gain is not None:
+        yield f"Skipping over the best CFG: {interval(findings.stg_gain)}."
+    if findings.cfg_gain is not None and findings.cfg is not None:
+        yield f"CFG alone ({describe(findings.cfg)}) over the default: {interval(findings.cfg_gain)}."
+    for arm in findings.arms:
+        if arm.name.startswith("published"):
+            yield f"{arm.name.capitalize()}: {interval(arm.gain)}."
+
+
+def _how_used(findings: Findings) -> tuple[str, str]:
+    if findings.preset is None:
+        return "keep the default", f"{describe(findings.default)}. Nothing was proved better, so there is no preset."
+    others = f", and commands for {plural(len(findings.exports), 'other tool')}" if findings.exports else ""
+    return 'stg_tune.guided(pipe, "preset.json")', f"Code and preset to copy{others} are in the section How to use it."
 
 
 def _so_far(findings: Findings) -> Iterator[Answer]:

@@ -104,7 +104,7 @@ def depth_figure(lines: Sequence[DepthLine]) -> go.Figure:
         )
     zero_line(figure)
     figure.update_xaxes(title="relative depth (0: first block, 1: last)", range=[-0.04, 1.04])
-    figure.update_yaxes(title=f"paired gain of the single block ({UNIT})")
+    figure.update_yaxes(title="paired gain of the single block")
     return framed(figure, height=460)
 
 

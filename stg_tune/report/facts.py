@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from stg_tune.report.words import UNIT, describe, doubt, interval, judgement, plural, terms
+from stg_tune.report.words import UNIT, describe, doubt, interval, judgement, net_of, plural, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -191,6 +191,8 @@ def _sentences(findings: Findings) -> Iterator[str]:
         f"Against the default ({describe(findings.default)}) the tuned setting gains {interval(gain)} {UNIT} on "
         f"{gain.pairs} held-out pairs ({100 * gain.level:.3g} % interval){doubt(gain)}."
     )
+    if findings.price:
+        yield net_of(findings.price)
     yield f"The tuned setting is: {describe(findings.tuned)}{_cost(findings.cost)}."
     if findings.broken:
         yield f"It breaks the guard {', '.join(findings.broken)}, so it does not count as an improvement."

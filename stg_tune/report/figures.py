@@ -80,7 +80,9 @@ def layer_figure(facts: LayerFacts) -> go.Figure:
     for trace in figure.data:
         trace.showlegend = trace.name not in named
         named.add(trace.name)
-    return framed(figure, height=90 + 250 * max(1, len(stacks)))
+    panels = 250 * max(1, len(stacks))
+    # above the title of the first panel, which stands where the legends of other figures are
+    return framed(figure, height=90 + panels).update_layout(legend_y=1 + 26 / panels)
 
 
 def history_figure(points: Sequence[HistoryPoint]) -> go.Figure:

@@ -268,3 +268,7 @@ class Findings:
     """The blind vote, an aspect each."""
     warnings: tuple[str, ...] = ()
     """What a reader must know before believing the page."""
+    loras: tuple[str, ...] = ()
+    """LoRAs that belong to the model, ``NAME=SCALE``."""
+    price: float = 0.0
+    """Standard deviations that every gain of a setting is short of for each further default video's denoiser work."""

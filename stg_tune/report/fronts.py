@@ -49,7 +49,7 @@ def motion_front(findings: Findings) -> FrontFacts:
 def _front(findings: Findings, values: Sequence[float | None], *, less_is_better: bool) -> FrontFacts:
     """Only whole trials that keep the guards: a mean over the first few pairs is no result."""
     tried = [
-        (trial, value, fmean(trial.gains))
+        (trial, value, _quality(trial, findings))
         for trial, value in zip(findings.trials, values, strict=True)
         if value is not None and trial.gains and not trial.pruned and not trial.broken
     ]
@@ -65,6 +65,11 @@ def _front(findings: Findings, values: Sequence[float | None], *, less_is_better
         for index, (trial, value, gain) in enumerate(tried)
     )
     return FrontFacts(points, tuple(sorted(point for point in points if point.best)))
+
+
+def _quality(trial: Trial, findings: Findings) -> float:
+    """The gain before any price: a front must not pay for work on both axes."""
+    return fmean(trial.gains) + (findings.price * (trial.cost - 1) if trial.cost else 0.0)
 
 
 def _kind(trial: Trial, findings: Findings) -> Kind:

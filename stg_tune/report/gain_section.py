@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stg_tune.report import facts, figures
 from stg_tune.report.markup import number, plot, section, table
-from stg_tune.report.words import interval, judgement, own_interval
+from stg_tune.report.words import interval, judgement, net_of, own_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ def gain_section(findings: Findings) -> str:
         "On pairs that the search never saw. A gain is a weighted mean over the scorers of the paired differences, "
         "each in standard deviations of the default between pairs. An interval that crosses zero shows nothing."
     )
+    note = f"{note} {net_of(findings.price)}".strip()
     label = "; ".join(f"{row.label}: {interval(row.gain)}" for row in rows)
     parts = [plot("gain", figures.gain_figure(rows), label)]
     if findings.scorers:

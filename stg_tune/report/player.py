@@ -116,7 +116,7 @@ def _pair(clip: Clip, videos: Mapping[str, str]) -> str:
         f'src="{html.escape(address)}"></video></div>'
         for name, address in videos.items()
     )
-    caption = f"<b>{html.escape(clip.prompt)}</b> <small>seed {clip.seed}</small>"
+    caption = f"<span><b>{html.escape(clip.prompt)}</b> <small>seed {clip.seed}</small></span>"
     zoom = '<button type="button" class="zoom" aria-pressed="false">enlarge</button>'
     return f'<figure><div class="films">{films}</div><figcaption>{caption} {zoom}</figcaption></figure>'
 

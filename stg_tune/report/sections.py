@@ -107,7 +107,7 @@ def _strength(findings: Findings) -> str:
     if surface is not None:
         words = (
             f"Both stacks at once: {' against '.join(surface.stacks)}. Colours are a smoothed mean of the "
-            "configurations near by (the dots), white is where there are none."
+            "configurations near by (the dots); it is empty where there are none."
         )
         drawn = plot("surface", map_figures.surface_figure(surface), "Gain over the strengths of two stacks")
         parts.append(f"<p>{html.escape(words)}</p>{drawn}")

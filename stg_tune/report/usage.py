@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PYTHON = """import stg_tune
 
-# pipe: the unmodified diffusers pipeline of this model
+# pipe: the unmodified diffusers pipeline of this model{loras}
 with stg_tune.guided(pipe, "preset.json"):
     video = pipe(prompt="...").frames
 """
@@ -43,7 +43,7 @@ def _with_preset(findings: Findings, preset: Mapping[str, Any]) -> str:
         "The preset holds the setting and its evidence. Save it as preset.json (it also lies in the folder of the run)."
     )
     parts = [
-        code("python", PYTHON, label="In Python"),
+        code("python", PYTHON.format(loras=_with_loras(findings)), label="In Python"),
         code("generate", _generate(findings), label="On the command line"),
     ]
     if findings.exports:
@@ -55,8 +55,13 @@ def _with_preset(findings: Findings, preset: Mapping[str, Any]) -> str:
     return section("How to use it", "use", *parts, note=note)
 
 
+def _with_loras(findings: Findings) -> str:
+    return f", with {', '.join(findings.loras)}" if findings.loras else ""
+
+
 def _generate(findings: Findings) -> str:
-    model = shlex.quote(findings.model)
+    words = [findings.model, *(part for lora in findings.loras for part in ("--lora", lora))]
+    model = " ".join(map(shlex.quote, words))
     return f'stg-tune generate --model {model} --preset preset.json --prompt "..." --out video.mp4'
 
 

@@ -69,6 +69,13 @@ def standing(gain: Gain) -> str:
     return f"{100 * NormalDist().cdf(gain.mean):.0f} %" if math.isfinite(gain.mean) else "an unknown share"
 
 
+def net_of(price: float) -> str:
+    """What a gain is net of, when the objective prices denoiser work; else nothing."""
+    if not price:
+        return ""
+    return f"Gains are net of a price: {price:g} {UNIT} for the denoiser work of each further default video."
+
+
 def plural(count: int, word: str) -> str:
     """``1 pair``, ``2 pairs``."""
     return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -80,9 +80,11 @@ class View:
         )
 
     def resized_levels(self, height: int, width: int, mode: str) -> Tensor:
-        """Grey levels, integers 0 to 255 in float32: what resizing the 8-bit frames without antialiasing gives.
+        """Grey levels, 0 to 255, of the 8-bit frames resized without antialiasing.
 
-        The reference scorers resize uint8 tensors with torchvision, which rounds the result to whole levels.
+        VBench turns its 8-bit frames into floats before it resizes them, so that the result is neither rounded to whole
+        levels nor cut off where a bicubic kernel overshoots
+        (https://github.com/Vchitect/VBench/blob/master/vbench/utils.py, ``load_video``).
         """
         return self.once(("levels", height, width, mode), lambda: self._resized_levels(height, width, mode))
 
@@ -90,7 +92,7 @@ class View:
         levels = (self.frames * 255).round()
         if self.frames.shape[-2:] == (height, width):
             return levels
-        return F.interpolate(levels, (height, width), mode=mode, align_corners=False).clamp(0, 255).round()
+        return F.interpolate(levels, (height, width), mode=mode, align_corners=False)
 
     def sample(self, count: int | None) -> View:
         """A view of ``count`` evenly spaced frames, first and last included; all of them when there are not more."""

@@ -40,7 +40,7 @@ class Preprocessing:
     std: tuple[float, float, float] = OPENAI_STD
     """Divided by, by channel."""
     levels: bool = False
-    """Resize 8-bit frames and round the result to whole levels, as VBench does; needs ``antialias=False``."""
+    """Resize 8-bit levels and leave the overshoot of the kernel in, as VBench does; needs ``antialias=False``."""
 
     def __call__(self, view: View) -> Tensor:
         """(frames, 3, size, size), normalised."""
@@ -80,12 +80,17 @@ class ClipTowers:
         frames: int | None = None,
         batch: int | None = None,
     ) -> None:
-        self._clip = clip
+        self.clip = clip
         self._tokenize = tokenize
         self._preprocess = preprocess
         self._frames, self._batch = frames, batch
         self.stride = stride
         self.text = functools.lru_cache(maxsize=4096)(self._text)
+
+    def looking_at(self, frames: int | None) -> ClipTowers:
+        """The same network on at most so many frames of a video."""
+        clip, batch = self.clip, self._batch
+        return ClipTowers(clip, self._tokenize, self._preprocess, stride=self.stride, frames=frames, batch=batch)
 
     def images(self, view: View) -> Tensor:
         """Unit-length features of the frames that are looked at, float32 (frames, dim)."""
@@ -96,14 +101,14 @@ class ClipTowers:
         return in_batches(self._encode, self._preprocess(chosen), self._batch)
 
     def _encode(self, inputs: Tensor) -> Tensor:
-        inputs = inputs.to(self._clip.token_embedding.weight.dtype).contiguous(memory_format=torch.channels_last)
-        return F.normalize(self._clip.encode_image(inputs).float(), dim=-1)
+        inputs = inputs.to(self.clip.token_embedding.weight.dtype).contiguous(memory_format=torch.channels_last)
+        return F.normalize(self.clip.encode_image(inputs).float(), dim=-1)
 
     def _text(self, prompt: str) -> Tensor:
         """Unit-length features of a prompt, float32 (dim,)."""
-        device = self._clip.token_embedding.weight.device
+        device = self.clip.token_embedding.weight.device
         with torch.inference_mode():
-            return F.normalize(self._clip.encode_text(self._tokenize([prompt]).to(device)).float(), dim=-1)[0]
+            return F.normalize(self.clip.encode_text(self._tokenize([prompt]).to(device)).float(), dim=-1)[0]
 
 
 class Aesthetic:

@@ -104,7 +104,7 @@ class DynamicDegree:
     """Does the video move: VBench's ``dynamic_degree`` of one video, 1 or 0.
 
     Frames are taken at about 8 a second. A pair of them moves when the mean of the 5 % greatest displacements is above
-    ``6 max(1, 8 / fps) (shorter side / 256)`` pixels; a video moves when ``round(frames / 4)`` pairs do (so that two
+    ``6 (shorter side / 256)`` pixels; a video moves when ``round(frames / 4)`` pairs do (so that two
     frames always move, as in the original). Being 0 or 1, it says little about one setting against another;
     ``optical_flow`` and ``motion`` do.
 
@@ -138,7 +138,7 @@ class DynamicDegree:
             )
             return Score(kind=self.kind, value=None, reason=f"dynamic_degree {reason}")
         speeds = fastest(magnitudes(self._flow, frames, self._placement))
-        threshold = 6.0 * max(1.0, SAMPLED_FPS / self._fps) * side / 256
+        threshold = 6.0 * side / 256
         return scored(self.kind, float(int((speeds > threshold).sum()) >= round(len(frames) / 4)))
 
 

@@ -155,13 +155,14 @@ class Musiq(nn.Module):
         """(batch, 3, height, width) in [0, 1] -> (batch,); with the SPAQ weights 0 (bad) to 100 (excellent)."""
         pyramid = [*(shrunk(2 * frames - 1, side) for side in LONGER_SIDES), 2 * frames - 1]
         parts = [patches(level) for level in pyramid]
-        tokens = torch.cat([self._embed(part) for part in parts], dim=1)
+        tokens = torch.cat([self.embed(part) for part in parts], dim=1)
         positions = torch.cat([hashed_positions(*level.shape[-2:]) for level in pyramid]).to(tokens.device)
         scales = torch.cat([torch.full((part.shape[1],), scale) for scale, part in enumerate(parts)])
         points: Tensor = self.head(self.transformer_encoder(tokens, positions, scales.to(tokens.device)))
         return points[:, 0]
 
-    def _embed(self, pictures: Tensor) -> Tensor:
+    def embed(self, pictures: Tensor) -> Tensor:
+        """Patches (batch, n, 3, 32, 32) in [-1, 1] -> tokens (batch, n, dim)."""
         batch, count = pictures.shape[:2]
         maps = F.relu(self.gn_root(self.conv_root(pictures.flatten(0, 1))))
         maps = self.block1(F.max_pool2d(pad_same(maps, 3, 2), 3, 2))
@@ -203,7 +204,7 @@ def hashed_positions(height: int, width: int) -> Tensor:
 class MusiqQuality:
     """Mean over frames, divided by 100: the formula of VBench's ``imaging_quality`` for one video.
 
-    Frames with a longer side above 512 pixels are shrunk to it as 8-bit pictures without antialiasing.
+    Frames with a longer side above 512 pixels are shrunk to it without antialiasing.
 
     Args:
         net: network in eval mode.

@@ -37,11 +37,22 @@ class Recipe:
     """``module:function``; ``function(parts: Parts) -> Measure``."""
     files: tuple[str, ...] = ()
     """Names of published files; ``{clip}`` stands for the CLIP in use."""
+    clips: tuple[str, ...] = ()
+    """Names of the CLIPs that it exists for; empty: it does not matter."""
     package: str = "stg-tune"
     """Who provides it."""
 
     def needs(self, clip: str) -> tuple[str, ...]:
-        """The names of its files with one CLIP."""
+        """The names of its files with one CLIP.
+
+        Raises:
+            StgTuneError: It needs the other CLIP.
+        """
+        if self.clips and clip not in self.clips:
+            raise StgTuneError(
+                f"{self.name} is published for CLIP {' and '.join(self.clips)} only, not for {clip}: leave out --fast, "
+                f"or {self.name}"
+            )
         return tuple(name.format(clip=clip) for name in self.files)
 
     def load(self) -> Callable[[Parts], Measure]:
@@ -72,6 +83,7 @@ RECIPES: tuple[Recipe, ...] = (
         summary="LAION improved aesthetic predictor on CLIP ViT-L/14",
         build=f"{_BUILDERS}:aesthetic_v2",
         files=("clip-{clip}", "laion-aesthetic-v2-{clip}"),
+        clips=("vit-l-14",),
     ),
     Recipe(
         name="alignment",

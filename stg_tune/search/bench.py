@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from stg_tune.search.executor import Task
+from stg_tune.search.fidelity import FULL
 from stg_tune.search.objective import Judge, Objective
 from stg_tune.search.statistics import Interval, paired_interval, standard_error
 
@@ -77,11 +78,13 @@ class Bench:
     Args:
         ledger: Answers or evaluates.
         judge: Knows the baseline; ``know_baseline`` adds more pairs to it.
+        fidelity: Of all evaluations, the baseline's included.
     """
 
-    def __init__(self, ledger: Ledger, judge: Judge) -> None:
+    def __init__(self, ledger: Ledger, judge: Judge, fidelity: str = FULL) -> None:
         self.ledger = ledger
         self.judge = judge
+        self.fidelity = fidelity
 
     @classmethod
     def calibrate(
@@ -91,31 +94,31 @@ class Bench:
         pairs: Sequence[Pair],
         objective: Objective,
         kinds: Mapping[str, ScoreKind],
+        fidelity: str = FULL,
     ) -> Bench:
         """Evaluate the baseline on the search pairs and take its spread as the unit."""
         objective.check(kinds)
-        rows = list(ledger.run([Task(spec=baseline, pair=pair, role="search") for pair in pairs]))
-        return cls(ledger, Judge.calibrate(objective, kinds, rows))
+        rows = list(ledger.run([Task(spec=baseline, pair=pair, role="search", fidelity=fidelity) for pair in pairs]))
+        return cls(ledger, Judge.calibrate(objective, kinds, rows), fidelity)
 
     def know_baseline(self, baseline: GuidanceSpec, pairs: Sequence[Pair], role: Role) -> None:
         """Evaluate the baseline on more pairs, so that they can be compared."""
-        rows = list(self.ledger.run([Task(spec=baseline, pair=pair, role=role) for pair in pairs]))
+        rows = list(self.ledger.run(self._tasks([baseline], pairs, role)))
         self.judge = self.judge.with_baseline(rows)
 
     def measure(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair], role: Role = "search") -> list[Measurement]:
         """Evaluate every configuration on every pair, as one batch that all workers share."""
-        tasks = [Task(spec=spec, pair=pair, role=role) for spec in specs for pair in pairs]
-        rows = list(self.ledger.run(tasks))
+        rows = list(self.ledger.run(self._tasks(specs, pairs, role)))
         step = len(pairs)
         return [self.judged(spec, rows[at * step : (at + 1) * step]) for at, spec in enumerate(specs)]
 
     def follow(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> Generator[Evaluation, None, None]:
         """Evaluate one configuration pair by pair; closing the generator stops it."""
-        return self.ledger.run([Task(spec=spec, pair=pair, role="search") for pair in pairs])
+        return self.ledger.run(self._tasks([spec], pairs, "search"))
 
     def missing(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair]) -> int:
         """How many evaluations ``measure`` would add to what the run has spent."""
-        return self.ledger.missing([Task(spec=spec, pair=pair, role="search") for spec in specs for pair in pairs])
+        return self.ledger.missing(self._tasks(specs, pairs, "search"))
 
     def judged(self, spec: GuidanceSpec, rows: Sequence[Evaluation]) -> Measurement:
         """Compare evaluations that are there."""
@@ -126,3 +129,6 @@ class Bench:
             deltas={key: delta for key, delta in deltas.items() if delta is not None},
             violations=self.judge.violations(rows),
         )
+
+    def _tasks(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair], role: Role) -> list[Task]:
+        return [Task(spec=spec, pair=pair, role=role, fidelity=self.fidelity) for spec in specs for pair in pairs]

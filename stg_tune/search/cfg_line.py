@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from stg_tune.records import GuidanceSpec, Pair
     from stg_tune.search.bench import Bench, Measurement
-    from stg_tune.search.space import Range, SearchSpace
+    from stg_tune.search.ranges import Range
+    from stg_tune.search.space import SearchSpace
 
 GRID = 5
 """CFG scales of the first round, from one end of the range to the other."""

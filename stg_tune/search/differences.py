@@ -57,7 +57,7 @@ class GuardEvidence:
 
 
 def gain_between(judge: Judge, one: Measurement, other: Measurement, *, level: float) -> Interval:
-    """Objective of ``one`` over ``other`` on the pairs that both were measured on.
+    """Objective of ``one`` over ``other``, net of its price, on the pairs that both were measured on.
 
     The unit is itself measured on these pairs. Its error moves the gain by ``-m (z^2 - 1) / 2`` a pair, to first order
     (m: mean gain of a scorer, z: standard score of the default on the pair); with it in the differences the interval
@@ -69,12 +69,17 @@ def gain_between(judge: Judge, one: Measurement, other: Measurement, *, level: f
         other: What it is compared with.
         level: Two-sided confidence level.
     """
-    others = {row.pair.key: judge.parts(row) for row in other.rows}
+    others = {row.pair.key: row for row in other.rows}
     rows = [row for row in one.rows if row.pair.key in others]
-    differences = [_minus(judge.parts(row), others[row.pair.key]) for row in rows]
+    differences = [_minus(judge.parts(row), judge.parts(others[row.pair.key])) for row in rows]
     shifts = _unit_errors(judge, rows, differences)
     values = [judge.weighted(_minus(mine, shift)) for mine, shift in zip(differences, shifts, strict=True)]
-    kept = [(value, row.pair.prompt) for value, row in zip(values, rows, strict=True) if value is not None]
+    charges = [judge.charge(row) - judge.charge(others[row.pair.key]) for row in rows]
+    kept = [
+        (value - charge, row.pair.prompt)
+        for value, charge, row in zip(values, charges, rows, strict=True)
+        if value is not None
+    ]
     return paired_interval([value for value, _ in kept], [prompt for _, prompt in kept], level=level)
 
 

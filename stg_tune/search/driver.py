@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from stg_tune.errors import StgTuneError
 from stg_tune.search.budget import Division, parse_budget
 from stg_tune.search.executor import Evaluate, Executor, Finished, InlineExecutor, Task
+from stg_tune.search.fidelity import FULL
+from stg_tune.search.fidelity_check import check_cost, pointless
 from stg_tune.search.lock import DriverLock
 from stg_tune.search.plan import Allowance, RunFile, SearchPlan, load_run
 from stg_tune.search.progress import Progress, Tracker, silent
-from stg_tune.search.session import Session, divide_plan
+from stg_tune.search.session import Session, divide_plan, repeated_finalists
 from stg_tune.search.storage import EvaluationTable
 
 if TYPE_CHECKING:
@@ -83,6 +85,22 @@ def preview(plan: SearchPlan, *, seconds_each: float | None = None, slots: int =
     if budget.evaluations is None and seconds_each is None:
         raise StgTuneError(f"budget {plan.budget!r} is a time: it is divided once the baseline has been timed")
     return divide_plan(plan, [budget.in_evaluations(seconds_each or 0.0, slots)])
+
+
+def outlook(plan: SearchPlan, division: Division) -> str:
+    """What will become of the fidelity of screen and trials, in words; empty when it is not left open.
+
+    Args:
+        plan: What would be searched.
+        division: Of its budget, as ``preview`` gives it.
+    """
+    if plan.fidelity == FULL:
+        return ""
+    reason = pointless(plan, division, repeated_finalists(division))
+    if reason:
+        return f"everything at full fidelity: {reason}"
+    cost = check_cost(division.search_pairs)
+    return f"up to {cost} evaluations of the search's share will check whether half of the steps rank settings alike"
 
 
 def _drive(run: RunFile, directory: Path, executor: Executor, progress: Progress) -> SearchResult:

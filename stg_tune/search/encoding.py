@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from stg_tune.records import Combination, GuidanceSpec, Segment, SkipOp, SkipTerm
+from stg_tune.records import Combination, GuidanceSpec, Restart, Segment, SkipOp, SkipTerm
 
 if TYPE_CHECKING:
-    from stg_tune.search.space import Range, SearchSpace
+    from stg_tune.search.ranges import Range
+    from stg_tune.search.space import SearchSpace
 
 Params = dict[str, float]
-"""Name -> number; whole numbers for ``op``, ``k_*``, ``offset_*``, ``joint`` and ``combination``."""
+"""Name -> number; whole for ``op``, ``k_*``, ``offset_*``, ``joint``, ``combination``, ``parts``, ``restarts``."""
 
 Orders = Mapping[tuple[str, SkipOp], Sequence[int]]
 """(stack, op) -> its layers, best first, as the screen ranked them."""
@@ -22,6 +23,8 @@ RESCALE_STEP = 0.05
 """Rescale factors closer than this are one setting."""
 CFG_STEP = 0.05
 """CFG scales closer than this are one setting."""
+FACTOR_STEP = 0.05
+"""Factors between the strengths of two segments closer than this are one setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Encoding:
             knobs.append(Knob(name="joint", low=0, high=len(space.layouts) - 1, whole=True))
             knobs.append(Knob(name="combination", low=0, high=len(space.combinations) - 1, whole=True))
         ranges = {"cfg_scale": space.cfg_scale, "rescale": space.rescale, "start": space.start, "stop": space.stop}
-        return tuple(knobs) + tuple(_range_knob(name, item) for name, item in ranges.items())
+        return (*knobs, *(_range_knob(name, item) for name, item in ranges.items()), *self._optional_knobs())
 
     def decode(self, params: Mapping[str, float]) -> GuidanceSpec:
         """The guidance setting that ``params`` stand for, in canonical form."""
@@ -74,13 +77,16 @@ class Encoding:
         combination: Combination = "independent"
         if len(terms) > 1:
             combination = self.space.combinations[int(params["combination"])]
-        return build_spec(
+        spec = build_spec(
             cfg_scale=params["cfg_scale"],
             rescale=params["rescale"],
             terms=terms,
             combination=combination,
             window=self._window(params["start"], params["stop"]) if terms else (0.0, 1.0),
         )
+        if not terms:  # what CFG alone can do is not searched here
+            return spec
+        return replace(spec, segments=self._parts(spec, params), restart=self._restart(params))
 
     def single(self, reference: GuidanceSpec, stack: str, op: SkipOp, layer: int) -> GuidanceSpec:
         """``reference`` (a CFG-only setting) plus one skipped layer at the screen's strength."""
@@ -98,9 +104,54 @@ class Encoding:
             params[f"offset_{stack}"], params[f"k_{stack}"] = ranks.get(stack, (0, 0))
             params[f"stg_scale_{stack}"] = self.space.screen.stg_scale
         params["cfg_scale"], params["rescale"] = reference.cfg_scale, rescale_of(reference)
+        params |= {knob.name: knob.low for knob in self._optional_knobs()}
         knobs = self.knobs()
         inside = all(knob.low <= params[knob.name] <= knob.high for knob in knobs)
         return {knob.name: params[knob.name] for knob in knobs} if inside else None
+
+    def _optional_knobs(self) -> tuple[Knob, ...]:
+        """Those of what a space need not have; their least values, whole numbers first, mean that it is not used."""
+        second, restart = self.space.segments, self.space.restart
+        knobs: list[Knob] = []
+        if second is not None:
+            knobs.append(Knob(name="parts", low=1, high=2, whole=True))
+            knobs.append(_range_knob("split", second.split))
+            knobs.append(_range_knob("second_cfg_scale", second.cfg_scale))
+            knobs.append(_range_knob("second_factor", second.stg_factor))
+        if restart is not None:
+            knobs.append(Knob(name="restarts", low=0, high=restart.max_count, whole=True))
+            knobs.append(_range_knob("restart_start", restart.start))
+            knobs.append(_range_knob("restart_stop", restart.stop))
+        return tuple(knobs)
+
+    def _parts(self, spec: GuidanceSpec, params: Mapping[str, float]) -> tuple[Segment, ...]:
+        """The segment of ``spec``, or two in its place, when they act otherwise and there are steps enough."""
+        (whole,) = spec.segments
+        first, after = (round(end * self.num_steps) for end in (whole.start, whole.stop))
+        if params.get("parts", 1) < 2 or after - first < 2:
+            return (whole,)
+        split = first + min(max(round(params["split"] * (after - first)), 1), after - first - 1)
+        factor = _stepped(params["second_factor"], FACTOR_STEP)
+        terms = tuple(replace(term, stg_scale=round(term.stg_scale * factor, 6)) for term in whole.terms if factor)
+        cfg_scale = _stepped(params["second_cfg_scale"], CFG_STEP)
+        second = replace(
+            whole,
+            start=split / self.num_steps,
+            cfg_scale=cfg_scale if cfg_scale != spec.cfg_scale else None,
+            terms=terms,
+            combination=whole.combination if terms else "independent",
+        )
+        if second == replace(whole, start=second.start):
+            return (whole,)
+        parts = (replace(whole, stop=second.start), second)
+        return parts if second.cfg_scale is not None or terms or second.rescale else parts[:1]
+
+    def _restart(self, params: Mapping[str, float]) -> Restart | None:
+        count = int(params.get("restarts", 0))
+        if not count:
+            return None
+        start, stop = self._window(params["restart_start"], params["restart_stop"])
+        return Restart(start=start, stop=stop, count=count)
 
     def _layers(self, stack: str, op: SkipOp, params: Mapping[str, float]) -> tuple[int, ...]:
         order = self.orders.get((stack, op), ())
@@ -138,8 +189,7 @@ def build_spec(
     window: tuple[float, float] = (0.0, 1.0),
 ) -> GuidanceSpec:
     """A setting in canonical form: rounded numbers, and no segment when there is nothing for it to do."""
-    cfg = round(round(cfg_scale / CFG_STEP) * CFG_STEP, 6)
-    factor = round(round(rescale / RESCALE_STEP) * RESCALE_STEP, 6)
+    cfg, factor = _stepped(cfg_scale, CFG_STEP), _stepped(rescale, RESCALE_STEP)
     if not terms and not factor:
         return GuidanceSpec(cfg_scale=cfg)
     start, stop = window
@@ -159,6 +209,10 @@ def is_cfg_only(spec: GuidanceSpec) -> bool:
 
 def _range_knob(name: str, item: Range) -> Knob:
     return Knob(name=name, low=item.low, high=item.high, log=item.scale == "log")
+
+
+def _stepped(value: float, step: float) -> float:
+    return round(round(value / step) * step, 6)
 
 
 def _significant(value: float) -> float:

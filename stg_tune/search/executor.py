@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.search.fidelity import FULL
 
 if TYPE_CHECKING:
     from stg_tune.search.storage import Key, Role
@@ -20,7 +22,8 @@ Evaluate = Callable[[GuidanceSpec, Pair], Evaluation]
 """Generates one video and scores it. A failure of the configuration comes back as ``Evaluation.error`` or is raised as
 ``EvaluationError``; any other exception ends the search, and ``resume`` goes on from the last finished pair.
 
-An evaluator with a method ``many(spec, pairs) -> list[Evaluation]`` takes several pairs of one setting at once."""
+An evaluator with a method ``many(spec, pairs) -> list[Evaluation]`` takes several pairs of one setting at once.
+One with a method ``at(fidelity) -> Evaluate`` can make cheaper videos: see ``stg_tune.search.fidelity``."""
 
 FailureKind = Literal["nan", "oom", "timeout", "crash"]
 
@@ -45,11 +48,13 @@ class Task:
     """Which half of the pairs it belongs to."""
     more: tuple[Pair, ...] = ()
     """Further pairs of the same batch."""
+    fidelity: str = FULL
+    """How faithfully the videos are made."""
 
     @cached_property
     def key(self) -> Key:
         """What the storage files it under; of a batch, what tells it from others."""
-        return (self.spec.hash(), "+".join(pair.key for pair in self.pairs))
+        return (self.spec.hash(), "+".join(pair.key for pair in self.pairs), self.fidelity)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -146,7 +151,7 @@ def batches(tasks: Iterable[Task], size: int, slots: int = 1) -> Iterator[Task]:
         size: Most pairs of a batch.
         slots: Batches that run at the same time; there are as many, or a multiple, where there are pairs enough.
     """
-    for _, group in itertools.groupby(tasks, key=lambda task: (task.spec.hash(), task.role)):
+    for _, group in itertools.groupby(tasks, key=lambda task: (task.spec.hash(), task.role, task.fidelity)):
         alike = list(group)
         count = min(-(-len(alike) // (size * slots)) * slots, len(alike))
         ends = [len(alike) * number // count for number in range(count + 1)]
@@ -162,6 +167,7 @@ def attempt(evaluate: Evaluate, task: Task) -> tuple[Evaluation, ...]:
     Raises:
         Exception: whatever the configuration did not cause.
     """
+    evaluate = _at(evaluate, task.fidelity)
     many = getattr(evaluate, "many", None)
     if task.more and many is not None:
         try:
@@ -170,6 +176,18 @@ def attempt(evaluate: Evaluate, task: Task) -> tuple[Evaluation, ...]:
             if not _failure(error):
                 raise
     return tuple(_attempt_one(evaluate, task.spec, pair) for pair in task.pairs)
+
+
+def _at(evaluate: Evaluate, fidelity: str) -> Evaluate:
+    if fidelity == FULL:
+        return evaluate
+    at: Callable[[str], Evaluate] | None = getattr(evaluate, "at", None)
+    if at is None:
+        raise StgTuneError(
+            f"the evaluator cannot make videos at the fidelity {fidelity!r}: give it a method at(fidelity) that "
+            "returns one that can, or search with the fidelity full"
+        )
+    return at(fidelity)
 
 
 def _attempt_one(evaluate: Evaluate, spec: GuidanceSpec, pair: Pair) -> Evaluation:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stg_tune.errors import StgTuneError
+from stg_tune.search.fidelity import counts_as
 from stg_tune.search.storage import EvaluationTable, Key, Row
 
 if TYPE_CHECKING:
@@ -16,15 +18,12 @@ if TYPE_CHECKING:
     from stg_tune.records import Evaluation, GuidanceSpec
     from stg_tune.search.executor import Executor, Finished, Task
 
-FULL = "full"
-"""Fidelity of an evaluation with the model's own steps, frames and resolution."""
-
 
 class Ledger:
     """A cache over the table that also counts what a run has used.
 
-    ``spent`` counts distinct (configuration, pair) that the run asked for, from the table or not, so that a resumed run
-    counts as the uninterrupted one would.
+    ``spent`` counts distinct (configuration, pair, fidelity) that the run asked for, from the table or not, so that a
+    resumed run counts as the uninterrupted one would.
 
     Args:
         table: Where rows are kept.
@@ -47,9 +46,9 @@ class Ledger:
         self._executor = executor
         self._versions = versions
         self._on_evaluation, self._on_work = on_evaluation, on_work
-        rows = (row for row in table.rows() if row.fidelity == FULL)
-        self._known = {(row.evaluation.config, row.evaluation.pair.key): row.evaluation for row in rows}
+        self._known: dict[Key, Evaluation] = {_key(row): row.evaluation for row in table.rows()}
         self._used: dict[Key, Evaluation] = {}
+        self._counts: Counter[str] = Counter()
         self._new: set[Key] = set()
 
     @property
@@ -59,8 +58,8 @@ class Ledger:
 
     @property
     def spent(self) -> int:
-        """Distinct (configuration, pair) used by this run so far."""
-        return len(self._used)
+        """Evaluations used by this run so far; cheaper ones count in part, their sum is rounded up."""
+        return _sum(self._counts)
 
     @property
     def seconds(self) -> float:
@@ -74,7 +73,7 @@ class Ledger:
 
     def missing(self, tasks: Sequence[Task]) -> int:
         """How many of ``tasks`` would add to ``spent``."""
-        return len({task.key for task in tasks} - self._used.keys())
+        return _sum(Counter(key[2] for key in {task.key for task in tasks} - self._used.keys()))
 
     def run(self, tasks: Sequence[Task]) -> Generator[Evaluation, None, None]:
         """Yield the evaluations in the order of ``tasks``; closing the generator early leaves the rest undone."""
@@ -91,6 +90,7 @@ class Ledger:
         row = self._known[task.key]
         if task.key not in self._used:
             self._used[task.key] = row
+            self._counts[task.fidelity] += 1
             self._on_evaluation(row, task.key in self._new)
         return row
 
@@ -104,12 +104,11 @@ class Ledger:
         if rows:
             self._table.add(*rows)
         for row in rows:
-            key = (row.evaluation.config, row.evaluation.pair.key)
-            self._known[key] = row.evaluation
-            self._new.add(key)
+            self._known[_key(row)] = row.evaluation
+            self._new.add(_key(row))
 
     def _row(self, task: Task, evaluation: Evaluation, worker: str) -> Row:
-        if (evaluation.config, evaluation.pair.key) != task.key:
+        if (evaluation.config, evaluation.pair.key) != task.key[:2]:
             raise StgTuneError(
                 f"asked for configuration {task.key[0]} on pair {task.key[1]}, the evaluator answered for "
                 f"{evaluation.config} on {evaluation.pair.key}: it must return spec.hash() and the pair it was given"
@@ -118,10 +117,18 @@ class Ledger:
             spec=task.spec,
             evaluation=evaluation,
             role=task.role,
-            fidelity=FULL,
+            fidelity=task.fidelity,
             worker=worker,
             versions=self._versions,
         )
+
+
+def _key(row: Row) -> Key:
+    return row.evaluation.config, row.evaluation.pair.key, row.fidelity
+
+
+def _sum(counts: Mapping[str, int]) -> int:
+    return math.ceil(round(sum(count * counts_as(fidelity) for fidelity, count in counts.items()), 6))
 
 
 def _finite(evaluation: Evaluation) -> Evaluation:

@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from stg_tune.checks import between
 from stg_tune.errors import StgTuneError
 from stg_tune.search.statistics import small_sample_factor
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 GuardRule = Literal["at_least_fraction", "at_most_fraction", "drop_at_most_sd"]
 """``at_least_fraction`` / ``at_most_fraction``: the mean over the pairs against the baseline's mean on the same pairs;
 ``drop_at_most_sd``: how many baseline standard deviations the mean may get worse."""
+MOST_PRICE = 100.0
+"""Baseline standard deviations; a price that no gain can pay is a slip of the pen."""
 LEAST_FOR_UNIT = 10
 """Fewer pairs are not taken for a new unit."""
 
@@ -52,9 +55,13 @@ class Objective:
     """Limits; a configuration that breaks one is infeasible."""
     penalty: float = 3.0
     """Baseline standard deviations that a pair loses when it could not be scored (never the value 0)."""
+    price: float = 0.0
+    """Baseline standard deviations, 0 to 100, that a pair loses for each time that a setting spends the denoiser work
+    of the default's own video on top of it; work that is saved is paid back. 0: quality alone counts."""
 
     def __post_init__(self) -> None:
-        """Check the weights and freeze them."""
+        """Check weights and price, and freeze them."""
+        between(self.price, 0.0, MOST_PRICE, "objective.price")
         if not any(weight > 0 for weight in self.weights.values()):
             raise StgTuneError("objective.weights gives no scorer a weight above 0: nothing would be optimised")
         bad = [name for name, weight in self.weights.items() if not math.isfinite(weight) or weight < 0]
@@ -75,13 +82,19 @@ class Objective:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form; ``from_dict`` reads it back."""
         guards = [{"scorer": g.scorer, "rule": g.rule, "value": g.value, "why": g.why} for g in self.guards]
-        return {"weights": dict(self.weights), "guards": guards, "penalty": self.penalty}
+        price = {"price": self.price} if self.price else {}  # left out: files and hashes from before it stay the same
+        return {"weights": dict(self.weights), "guards": guards, "penalty": self.penalty, **price}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Objective:
         """Read a checked mapping (the ``objective`` part of a space file or of ``run.json``)."""
         guards = tuple(Guard(**guard) for guard in data.get("guards", ()))
-        return cls(weights=dict(data["weights"]), guards=guards, penalty=float(data.get("penalty", 3.0)))
+        return cls(
+            weights=dict(data["weights"]),
+            guards=guards,
+            penalty=float(data.get("penalty", 3.0)),
+            price=float(data.get("price", 0.0)),
+        )
 
     def check(self, kinds: Mapping[str, ScoreKind]) -> None:
         """Raise ``StgTuneError`` when a weight or guard names a scorer that does not exist."""
@@ -91,6 +104,23 @@ class Objective:
                 f"the objective names the scorer {unknown[0]!r}, which is not there; "
                 f"scorers are {', '.join(sorted(kinds))}"
             )
+
+
+def parse_objective(text: str) -> float:
+    """The price that ``--objective`` means: 0 for ``quality``, 0.1 for ``cost=0.1``."""
+    word, _, number = text.strip().lower().partition("=")
+    if word == "quality" and not number:
+        return 0.0
+    try:
+        price = float(number) if word == "cost" else math.nan
+    except ValueError:
+        price = math.nan
+    if not 0 < price <= MOST_PRICE:
+        raise StgTuneError(
+            f"objective {text!r} is not understood; give quality, or cost=0.1: baseline standard deviations (more than "
+            f"0, up to {MOST_PRICE:g}) that the denoiser work of one more default video must gain"
+        )
+    return price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +141,11 @@ class Judge:
         """Measure the baseline's spread; a baseline that fails or does not vary is an ``StgTuneError``."""
         objective.check(kinds)
         _refuse_failing(baseline)
+        if objective.price and not any(row.forwards > 0 for row in baseline):
+            raise StgTuneError(
+                f"the objective has a price of {objective.price:g} for denoiser work, but the evaluations do not say "
+                "how much there was (Evaluation.forwards is 0); use the objective quality"
+            )
         needed = {name for name, weight in objective.weights.items() if weight > 0}
         measure = {name: _spread if name in needed else _spread_or_zero for name in kinds}
         spread = {name: of(name, baseline) for name, of in measure.items()}
@@ -151,11 +186,19 @@ class Judge:
         }
 
     def delta(self, row: Evaluation) -> float | None:
-        """The objective of one pair, or ``None`` when the baseline itself has no score there."""
-        return self.weighted(self.parts(row))
+        """The objective of one pair, net of its price, or ``None`` when the baseline itself has no score there."""
+        quality = self.weighted(self.parts(row))
+        return None if quality is None else quality - self.charge(row)
+
+    def charge(self, row: Evaluation) -> float:
+        """What the objective takes off for denoiser work beyond the baseline's; 0 for a pair that failed."""
+        before = self.baseline[row.pair.key].forwards
+        if not self.objective.price or row.error or row.forwards <= 0 or before <= 0:
+            return 0.0
+        return self.objective.price * (row.forwards / before - 1)
 
     def weighted(self, parts: Mapping[str, float]) -> float | None:
-        """The objective of gains per scorer, or ``None`` when no scorer with a weight is among them."""
+        """The objective of gains per scorer, before any price; ``None`` when no scorer with a weight is among them."""
         weights = {name: weight for name, weight in self.objective.weights.items() if weight > 0 and name in parts}
         total = sum(weights.values())
         return sum(weight * parts[name] for name, weight in weights.items()) / total if total else None

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from stg_tune.checks import one_of
 from stg_tune.documents import read_limited, write_atomic
 from stg_tune.errors import StgTuneError
 from stg_tune.records import GuidanceSpec, Pair, ScoreKind
 from stg_tune.search.budget import parse_budget
+from stg_tune.search.fidelity import POLICIES, Policy
 from stg_tune.search.space import SearchSpace, check_depths, check_spec
 
 if TYPE_CHECKING:
@@ -58,12 +60,17 @@ class SearchPlan:
     """Name -> published settings of this model; they race as well."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Library versions, recorded with each row."""
+    fidelity: Policy = "full"
+    """``auto``: screen and trials are made with fewer steps where a check shows that they rank settings alike."""
+    loras: Mapping[str, str] = field(default_factory=dict)
+    """``lora NAME`` -> checksum and strength, of LoRAs beside the model's own weights."""
 
     def __post_init__(self) -> None:
         """Check what can be checked before anything is spent."""
-        for name in ("depths", "published", "versions"):
+        for name in ("depths", "published", "versions", "loras"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         parse_budget(self.budget)
+        one_of(self.fidelity, POLICIES, "the fidelity of a search")
         _check_pairs(self.search_pairs, self.holdout_pairs)
         check_depths(self.space, self.depths)
         for name, spec in {"baseline": self.baseline, **self.published}.items():
@@ -95,6 +102,8 @@ class SearchPlan:
             "seed": self.seed,
             "published": {name: spec.to_dict() for name, spec in self.published.items()},
             "versions": dict(self.versions),
+            **({} if self.fidelity == "full" else {"fidelity": self.fidelity}),
+            **({"loras": dict(self.loras)} if self.loras else {}),
         }
 
     @classmethod
@@ -113,6 +122,8 @@ class SearchPlan:
             seed=data["seed"],
             published={name: GuidanceSpec.from_dict(item) for name, item in data["published"].items()},
             versions=data["versions"],
+            fidelity=data.get("fidelity", "full"),
+            loras=data.get("loras", {}),
         )
 
 

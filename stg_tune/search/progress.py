@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stg_tune.records import Evaluation, GuidanceSpec
     from stg_tune.search.statistics import Interval
 
-Stage = Literal["baseline", "published", "cfg", "screen", "search", "select", "confirm"]
+Stage = Literal["baseline", "published", "cfg", "fidelity", "screen", "search", "select", "confirm"]
 Status = Literal["running", "interrupted", "failed", "finished"]
 
 STATE_EVERY = 2.0
@@ -84,7 +84,7 @@ class Tracker:
     def __init__(self, progress: Progress, directory: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._directory, self._clock = progress, directory, clock
         self._stage: Stage = "baseline"
-        self._done = self._total = self._stage_done = self._stage_total = 0
+        self._done = self._total = self._stage_from = self._stage_total = 0
         self._best: Standing | None = None
         self._workers = 1
         self._asked: dict[str, GuidanceSpec] = {}
@@ -95,13 +95,18 @@ class Tracker:
 
     def begin(self, stage: Stage, planned: int, total: int) -> None:
         """A stage begins that may use ``planned`` evaluations; the run may use ``total``."""
-        self._stage, self._stage_done, self._stage_total, self._total = stage, 0, planned, total
+        self._stage, self._stage_from, self._stage_total, self._total = stage, self._done, planned, total
         self._tell()
 
-    def evaluated(self, evaluation: Evaluation, is_new: bool) -> None:
-        """One more evaluation; those from the table cost no time and do not enter the estimate."""
-        self._done += 1
-        self._stage_done += 1
+    def evaluated(self, evaluation: Evaluation, is_new: bool, spent: int | None = None) -> None:
+        """One more evaluation; those from the table cost no time and do not enter the estimate.
+
+        Args:
+            evaluation: What it gave.
+            is_new: It is not from the table.
+            spent: What the budget has been used up by so far; ``None``: every evaluation counts as one.
+        """
+        self._done = self._done + 1 if spent is None else spent
         self._pending[evaluation.config] -= 1
         if is_new:
             self._new += 1
@@ -130,7 +135,7 @@ class Tracker:
             stage=self._stage,
             done=self._done,
             total=self._total,
-            stage_done=self._stage_done,
+            stage_done=self._done - self._stage_from,
             stage_total=self._stage_total,
             best=self._best,
             seconds_left=self._seconds_left(),

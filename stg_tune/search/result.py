@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stg_tune.search.bench import Measurement
     from stg_tune.search.budget import Division
     from stg_tune.search.cfg_line import CfgLine
+    from stg_tune.search.fidelity_check import FidelityCheck
     from stg_tune.search.plan import SearchPlan
     from stg_tune.search.race import Race
     from stg_tune.search.screen import ScreenTable
@@ -46,11 +47,20 @@ class SearchResult:
     """Evaluation time behind them, summed over the workers."""
     failures: int
     """Evaluations that failed."""
+    check: FidelityCheck | None = None
+    """What the check of a cheaper fidelity has found; ``None``: there was none."""
+    reference: Measurement | None = None
+    """The default at the fidelity of screen and trials, where that is a cheaper one."""
 
     @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return self.race is not None
+
+    @property
+    def trial_baseline(self) -> Measurement | None:
+        """The default as screen and trials were compared with it."""
+        return self.reference or self.baseline
 
     @property
     def verdict(self) -> Verdict | None:

@@ -10,11 +10,15 @@ from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from stg_tune.folder import RunFolder
 from stg_tune.search.bench import Bench, Measurement
 from stg_tune.search.budget import ARMS, Division, divide, parse_budget, search_pairs_of, select_pairs
 from stg_tune.search.cfg_line import CfgLine, run_cfg_line
-from stg_tune.search.encoding import Encoding, is_cfg_only
+from stg_tune.search.encoding import Encoding, Params, is_cfg_only
 from stg_tune.search.executor import Executor, Task
+from stg_tune.search.fidelity import FULL, steps_at
+from stg_tune.search.fidelity_check import FidelityCheck, check_cost, pointless, run_check
+from stg_tune.search.inverse import params_of
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.race import Finalist, Race, Track, run_race
 from stg_tune.search.result import SearchResult
@@ -24,7 +28,7 @@ from stg_tune.search.storage import EvaluationTable
 from stg_tune.search.study import Trial, TrialStore, TrialStudy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from stg_tune.records import GuidanceSpec, Pair
@@ -57,6 +61,11 @@ def _selecting(plan: SearchPlan, division: Division) -> int:
     return min(select_pairs(division.select), len(plan.holdout_pairs) // 4)
 
 
+def repeated_finalists(division: Division) -> int:
+    """Evaluations that make the best trials again at full fidelity, after a search at a cheaper one."""
+    return TRIAL_FINALISTS * division.search_pairs
+
+
 def best_trials(trials: Sequence[Trial]) -> list[Trial]:
     """The best trials with skip guidance that keep the guards; a stopped one only when no other is there."""
     able = [trial for trial in trials if trial.measurement.feasible and not trial.repeated]
@@ -83,7 +92,7 @@ class Session:
             self._table,
             executor,
             versions=run.plan.versions,
-            on_evaluation=tracker.evaluated,
+            on_evaluation=lambda row, is_new: tracker.evaluated(row, is_new, self._ledger.spent),
             on_work=tracker.working,
         )
         self._division: Division | None = None
@@ -91,6 +100,8 @@ class Session:
         self._baseline: Measurement | None = None
         self._published: dict[str, Measurement] = {}
         self._cfg_line: CfgLine | None = None
+        self._check: FidelityCheck | None = None
+        self._reference: Measurement | None = None
         self._screen: ScreenTable | None = None
         self._study: TrialStudy | None = None
         self._race: Race | None = None
@@ -103,15 +114,17 @@ class Session:
         """Go through all stages."""
         if self._directory is not None:
             self._table.claim(self._plan.fingerprint())
-        division = self._division = divide_plan(self._plan, self._evaluations())
+        evaluations = self._evaluations()
+        division = self._division = divide_plan(self._plan, evaluations)
         bench = self._measure_baseline(division)
         pairs = self._pairs
         self._begin("cfg", division.cfg)
         self._cfg_line = run_cfg_line(bench, self._plan.space, self._plan.baseline, pairs, division.cfg)
         best = self._cfg_line.best
+        trying = self._choose_fidelity(bench, self._cfg_line, divide_plan(self._plan, evaluations[:1]))
         self._begin("screen", division.screen)
-        self._screen = run_screen(bench, self._plan.space, self._plan.depths, best, pairs, division.screen)
-        self._search(bench, self._screen)
+        self._screen = run_screen(trying, self._plan.space, self._plan.depths, best, pairs, division.screen)
+        self._search(trying, self._screen)
         self._race = self._run_race(bench, best)
         self._note_verdict()
         return self.result()
@@ -131,6 +144,8 @@ class Session:
             spent=self._ledger.spent,
             seconds=self._ledger.seconds,
             failures=sum(bool(row.error) for row in self._ledger.used),
+            check=self._check,
+            reference=self._reference,
         )
 
     @property
@@ -170,20 +185,51 @@ class Session:
         self._published = dict(zip(plan.published, measured, strict=True))
         return bench
 
+    def _choose_fidelity(self, bench: Bench, line: CfgLine, first: Division) -> Bench:
+        """What screen and trials are measured with; ``first`` is the first budget's, so that it is chosen once."""
+        if self._plan.fidelity == FULL:
+            return bench
+        reason = pointless(self._plan, first, repeated_finalists(first))
+        if reason:
+            self._check = FidelityCheck(fidelity=FULL, reason=reason)
+            return bench
+        self._begin("fidelity", check_cost(first.search_pairs))
+        self._check, cheap = run_check(bench, self._plan, line, self._pairs)
+        if cheap is not None:
+            self._reference = cheap.measure([self._plan.baseline], self._pairs)[0]
+        return cheap or bench
+
     def _search(self, bench: Bench, screen: ScreenTable) -> None:
         division = self._division
         assert division is not None
         end = self._total - division.select - ARMS * division.confirm
         self._begin("search", max(end - self._ledger.spent, 0))
-        encoding = Encoding(space=self._plan.space, orders=screen.orders, num_steps=self._plan.num_steps)
-        store = TrialStore(self._run.storage, self._plan.model, read_only=self._directory is None)
+        if bench.fidelity != FULL:
+            end -= repeated_finalists(division)
+        steps = steps_at(bench.fidelity, self._plan.num_steps)  # a window of no step would be measured as no window
+        encoding = Encoding(space=self._plan.space, orders=screen.orders, num_steps=steps)
+        previews = RunFolder(path=self._directory).previews if self._directory else None
+        store = TrialStore(self._run.storage, self._plan.model, read_only=self._directory is None, previews=previews)
         study = self._study = TrialStudy(
             encoding, bench, self._pairs, seed=self._plan.seed, store=store, on_best=self._lead_in_sample
         )
-        for warm in self._plan.space.warm_starts:
-            study.warm_spec(warm.spec, end)
-        study.replay()
-        study.run(suggest(screen, encoding), end)
+        starts, others = self._starts(encoding)
+        for spec in others:
+            study.warm_spec(spec, end)
+        replayed = study.replay()
+        for params in starts[:replayed]:  # a run from before these were told to the sampler
+            study.warm_spec(encoding.decode(params), end)
+        study.run([*starts, *suggest(screen, encoding)], end)
+
+    def _starts(self, encoding: Encoding) -> tuple[list[Params], list[GuidanceSpec]]:
+        """Published settings and warm starts as numbers to try first, and the warm starts that have no numbers."""
+        plan = self._plan
+        warm = [item.spec for item in plan.space.warm_starts]
+        found = [
+            (spec, params_of(encoding, spec, num_steps=plan.num_steps)) for spec in (*plan.published.values(), *warm)
+        ]
+        numbers = {encoding.decode(params).hash(): params for _, params in found if params is not None}
+        return list(numbers.values()), [spec for spec, params in found if params is None and spec in warm]
 
     def _lead_in_sample(self, trial: Trial) -> None:
         self._tracker.leader(f"trial {trial.number}", trial.measurement.interval(), held_out=False)
@@ -192,6 +238,7 @@ class Session:
         division = self._division
         assert division is not None
         selecting = _selecting(self._plan, division)
+        finalists = self._finalists(bench, best_cfg)
         self._begin("select", division.select)
         track = Track(
             select=self._plan.holdout_pairs[:selecting],
@@ -203,7 +250,7 @@ class Session:
             bench,
             self._plan.baseline,
             best_cfg,
-            self._finalists(bench, best_cfg),
+            finalists,
             track,
             announce=lambda name, gain: self._tracker.leader(name, gain, held_out=True),
             on_confirm=lambda: self._begin("confirm", ARMS * division.confirm),
@@ -212,8 +259,8 @@ class Session:
     def _finalists(self, bench: Bench, best_cfg: GuidanceSpec) -> list[Finalist]:
         """The best trials, every published setting that keeps the guards, and the best CFG-only setting."""
         trials = [
-            Finalist(name=f"trial {trial.number}", origin="search", in_sample=trial.measurement)
-            for trial in best_trials(self._trials)
+            Finalist(name=f"trial {trial.number}", origin="search", in_sample=measured)
+            for trial, measured in self._at_full(bench, best_trials(self._new_trials()))
         ]
         published = [
             Finalist(name=f"published: {name}", origin="published", in_sample=measured)
@@ -222,6 +269,19 @@ class Session:
         ]
         cfg = bench.measure([best_cfg], self._pairs)[0]
         return [*trials, *published, Finalist(name="best CFG", origin="cfg", in_sample=cfg)]
+
+    def _new_trials(self) -> list[Trial]:
+        """The trials without published settings, which race by their own names."""
+        published = {spec.hash() for spec in self._plan.published.values()}
+        return [trial for trial in self._trials if trial.measurement.config not in published]
+
+    def _at_full(self, bench: Bench, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Measurement]]:
+        """The trials as they are; those of a cheaper fidelity made again, as far as they then keep the guards."""
+        if self._reference is None:
+            yield from ((trial, trial.measurement) for trial in trials)
+            return
+        again = bench.measure([trial.measurement.spec for trial in trials], self._pairs)
+        yield from ((trial, measured) for trial, measured in zip(trials, again, strict=True) if measured.feasible)
 
     def _note_verdict(self) -> None:
         if self._race is not None and self._race.verdict is not None:

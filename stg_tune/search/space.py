@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Combination, GuidanceSpec, SkipOp
 from stg_tune.search.objective import Objective
+from stg_tune.search.ranges import Choices, Range, RestartRange, Screen, SecondPart, StackRange
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,73 +22,6 @@ TermLayout = Literal["separate", "joint"]
 """``separate``: one weak prediction a stack (eq. 20); ``joint``: one weak prediction that skips in all stacks."""
 
 TERM_LAYOUTS: tuple[TermLayout, ...] = get_args(TermLayout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Range:
-    """An interval of numbers, with the reason for its ends."""
-
-    low: float
-    """Least value."""
-    high: float
-    """Greatest value; equal to ``low`` fixes the number."""
-    scale: Literal["linear", "log"] = "linear"
-    """How values are spread; ``log`` needs ``low > 0``."""
-    why: str
-    """The reason for the ends."""
-    source: str
-    """Where the numbers come from."""
-
-    def __post_init__(self) -> None:
-        """Check the ends."""
-        if self.high < self.low:
-            raise StgTuneError(f"high ({self.high:g}) is below low ({self.low:g}); swap them")
-        if self.scale == "log" and self.low <= 0:
-            raise StgTuneError(f"low is {self.low:g}, but a log scale needs low > 0; raise it or use scale: linear")
-
-    def clip(self, value: float) -> float:
-        """The nearest value inside."""
-        return min(max(value, self.low), self.high)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StackRange:
-    """How many and which blocks of one stack may be skipped."""
-
-    max_layers: int
-    """Most blocks skipped at a time, taken from the screened order."""
-    max_offset: int = 0
-    """How many of the best-ranked blocks may be passed over."""
-    ops: tuple[SkipOp, ...]
-    """Allowed operations."""
-    why: str
-    """The reason."""
-    source: str
-    """Where it comes from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """A choice among words, with the reason."""
-
-    choices: tuple[str, ...]
-    """Allowed words, at least one."""
-    why: str
-    """The reason."""
-    source: str
-    """Where it comes from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Screen:
-    """How single layers are tried one by one."""
-
-    stg_scale: float
-    """Strength at which every layer is tried."""
-    why: str
-    """The reason."""
-    source: str
-    """Where it comes from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +66,10 @@ class SearchSpace:
     """Settings tried first."""
     objective: Objective
     """Weights and guards."""
+    segments: SecondPart | None = None
+    """Searched only when it is there."""
+    restart: RestartRange | None = None
+    """Searched only when it is there."""
 
     def __post_init__(self) -> None:
         """Freeze the stacks."""
@@ -156,6 +94,10 @@ class SearchSpace:
         """Allowed term layouts, typed."""
         return tuple(word for word in TERM_LAYOUTS if word in self.terms.choices)
 
+    def priced(self, price: float) -> SearchSpace:
+        """The same space with another ``Objective.price``."""
+        return replace(self, objective=replace(self.objective, price=price))
+
     def hash(self) -> str:
         """16 hex digits over the canonical JSON: a resumed run must have the same."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
@@ -177,6 +119,9 @@ class SearchSpace:
             "screen": asdict(self.screen),
             "warm_starts": warm,
             "objective": self.objective.to_dict(),
+            # left out where they are not: files and hashes from before them stay the same
+            **({"segments": _second_to_dict(self.segments)} if self.segments else {}),
+            **({"restart": _restart_to_dict(self.restart)} if self.restart else {}),
         }
 
     @classmethod
@@ -198,6 +143,8 @@ class SearchSpace:
             screen=Screen(**data["screen"]),
             warm_starts=tuple(_warm_start(index, item) for index, item in enumerate(warm)),
             objective=_at("objective", Objective.from_dict, data["objective"]),
+            segments=_second(data["segments"]) if "segments" in data else None,
+            restart=_restart(data["restart"]) if "restart" in data else None,
         )
 
 
@@ -261,6 +208,27 @@ def _at(field: str, build: Any, data: Any) -> Any:
 def _range(field: str, data: Mapping[str, Any]) -> Range:
     built: Range = _at(field, lambda item: Range(**item), data)
     return built
+
+
+def _second(data: Mapping[str, Any]) -> SecondPart:
+    return SecondPart(**{name: _range(f"segments.{name}", item) for name, item in data.items()})
+
+
+def _second_to_dict(part: SecondPart) -> dict[str, Any]:
+    return {
+        "split": _fraction(part.split),
+        "cfg_scale": asdict(part.cfg_scale),
+        "stg_factor": asdict(part.stg_factor),
+    }
+
+
+def _restart(data: Mapping[str, Any]) -> RestartRange:
+    ends = {name: _range(f"restart.{name}", data[name]) for name in ("start", "stop")}
+    return RestartRange(**{**data, **ends})
+
+
+def _restart_to_dict(restart: RestartRange) -> dict[str, Any]:
+    return {**asdict(restart), "start": _fraction(restart.start), "stop": _fraction(restart.stop)}
 
 
 def _stack(data: Mapping[str, Any]) -> StackRange:

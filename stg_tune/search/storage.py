@@ -28,8 +28,8 @@ SQLITE_TIMEOUT = 60
 Role = Literal["search", "holdout"]
 """``search`` pairs may guide decisions of the search, ``holdout`` pairs may not."""
 
-Key = tuple[str, str]
-"""(hash of the configuration, key of the pair)."""
+Key = tuple[str, str, str]
+"""(hash of the configuration, key of the pair, fidelity)."""
 
 _METADATA = sa.MetaData()
 _SCHEMA = sa.Table("stg_tune_schema", _METADATA, sa.Column("version", sa.Integer, primary_key=True))

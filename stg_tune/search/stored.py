@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stg_tune.errors import StgTuneError
 from stg_tune.search.driver import snapshot
 from stg_tune.search.executor import Task
+from stg_tune.search.fidelity import FULL
 from stg_tune.search.plan import load_run
 from stg_tune.search.storage import EvaluationTable
 from stg_tune.search.workers.selftest import Reference
@@ -40,7 +41,7 @@ def first_row(directory: Path) -> Reference | None:
 
 
 def find_row(directory: Path, config: str, pair: str) -> Reference:
-    """One stored evaluation.
+    """One stored evaluation; of several fidelities the full one.
 
     Args:
         directory: Folder of the run.
@@ -55,8 +56,8 @@ def find_row(directory: Path, config: str, pair: str) -> Reference:
     wanted, key = _config(directory, plan, config), _pair(plan, pair)
     configs = {row.evaluation.config for row in rows if row.evaluation.config.startswith(wanted)}
     chosen = _only(sorted(configs), config, "configuration", sorted({row.evaluation.config for row in rows}))
-    mine = [row for row in rows if row.evaluation.config == chosen]
-    known = [row.evaluation.pair.key for row in mine]
+    mine = sorted((row for row in rows if row.evaluation.config == chosen), key=lambda row: row.fidelity != FULL)
+    known = list(dict.fromkeys(row.evaluation.pair.key for row in mine))
     found = _only([item for item in known if item.startswith(key)], pair, f"pair of configuration {chosen}", known)
     return _reference(next(row for row in mine if row.evaluation.pair.key == found))
 
@@ -96,6 +97,5 @@ def _only(found: Sequence[str], word: str, what: str, known: Sequence[str]) -> s
 
 
 def _reference(row: Row) -> Reference:
-    return Reference(
-        task=Task(spec=row.spec, pair=row.evaluation.pair, role=row.role), evaluation=row.evaluation, worker=row.worker
-    )
+    task = Task(spec=row.spec, pair=row.evaluation.pair, role=row.role, fidelity=row.fidelity)
+    return Reference(task=task, evaluation=row.evaluation, worker=row.worker)

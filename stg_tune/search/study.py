@@ -12,6 +12,7 @@ import json
 import warnings
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -23,10 +24,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from stg_tune.errors import StgTuneError
 from stg_tune.records import GuidanceSpec, Pair
 from stg_tune.search.patience import patiently, reason
+from stg_tune.search.previews import artifact
 from stg_tune.search.storage import connect_arguments, tune_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from stg_tune.search.bench import Bench, Measurement
     from stg_tune.search.encoding import Encoding, Knob, Params
@@ -81,12 +84,8 @@ class TrialStudy:
         store: TrialStore,
         on_best: Callable[[Trial], None],
     ) -> None:
-        self._encoding = encoding
-        self._bench = bench
-        self._pairs = pairs
-        self._seed = seed
-        self._store = store
-        self._on_best = on_best
+        self._encoding, self._bench, self._pairs = encoding, bench, pairs
+        self._seed, self._store, self._on_best = seed, store, on_best
         self._best = float("-inf")
         self._distributions = {knob.name: distribution(knob) for knob in encoding.knobs()}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -94,13 +93,15 @@ class TrialStudy:
         self.trials: list[Trial] = []
         self._told: dict[str, Trial] = {}
 
-    def replay(self) -> None:
-        """Take over the trials that an earlier session finished."""
-        for frozen in self._store.finished():
+    def replay(self) -> int:
+        """Take over the trials that an earlier session finished; how many they are."""
+        finished = self._store.finished()
+        for frozen in finished:
             spec = GuidanceSpec.from_dict(json.loads(frozen.user_attrs["spec"]))
             rows = self._bench.measure([spec], self._pairs[: frozen.user_attrs["pairs"]])[0]
             self._study.add_trial(frozen)
             self._keep(rows, frozen.params, pruned=frozen.user_attrs["pruned"])
+        return len(finished)
 
     def run(self, warm_starts: Sequence[Params], budget_end: int) -> None:
         """Try configurations until the run has spent ``budget_end`` evaluations or nothing new is proposed.
@@ -195,10 +196,11 @@ class TrialStore:
         url: The storage.
         study: Name of the study.
         read_only: Keep nothing (a look at a run that another process drives).
+        previews: Folder of clips named by the settings' hashes, which trials get as artifacts.
     """
 
-    def __init__(self, url: str, study: str, *, read_only: bool = False) -> None:
-        self._read_only = read_only
+    def __init__(self, url: str, study: str, *, read_only: bool = False, previews: Path | None = None) -> None:
+        self._read_only, self._previews = read_only, previews
         self._where = sa.make_url(url).render_as_string(hide_password=True)
         self._kept: int | None = None
         self._tried = False
@@ -236,7 +238,7 @@ class TrialStore:
         if self._tried and len(self._study.get_trials(states=(TrialState.COMPLETE,))) > kept:
             return
         self._tried = True
-        self._study.add_trial(_plain(trial))
+        self._study.add_trial(_plain(trial, artifact(self._previews, trial)))
         self._tried = False
 
     def _patiently(self, action: Callable[[], Any]) -> Any:
@@ -249,7 +251,7 @@ class TrialStore:
             ) from None
 
 
-def _plain(trial: FrozenTrial) -> FrozenTrial:
+def _plain(trial: FrozenTrial, attrs: Mapping[str, Any] = MappingProxyType({})) -> FrozenTrial:
     """The trial without number and identifiers, which the study it is added to gives anew."""
     return create_trial(
         state=trial.state,
@@ -257,6 +259,7 @@ def _plain(trial: FrozenTrial) -> FrozenTrial:
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs,
+        system_attrs=dict(attrs),
         intermediate_values=trial.intermediate_values,
         constraints=trial.constraints,
     )

@@ -96,6 +96,8 @@ class Verdict:
     """At which look the race stopped."""
     looks: int
     """Planned looks; all intervals hold together for all of them."""
+    price: float = 0.0
+    """Price of denoiser work (``Objective.price``) that all gains are net of; 0: they are quality alone."""
 
     @property
     def clear(self) -> bool:
@@ -145,7 +147,7 @@ def judge_arms(
     violations = {**winner.violations, **{guard.name: guard.reach for guard in guards}}
     return Verdict(
         improved=gain.low > 0 and all(value <= 0 for value in violations.values()),
-        reason=_reason(gain, arms.winner, guards, winner.broken),
+        reason=_reason(gain, arms.winner, guards, winner.broken) + _net_of(judge.objective.price),
         winner=arms.winner,
         best_cfg=arms.best_cfg,
         best_stg=arms.best_stg,
@@ -160,6 +162,7 @@ def judge_arms(
         forwards=winner.forwards / default.forwards if default.forwards else 0.0,
         look=look,
         looks=looks,
+        price=judge.objective.price,
     )
 
 
@@ -182,6 +185,11 @@ def _reason(gain: Interval, spec: GuidanceSpec, guards: Sequence[GuardEvidence],
     if unproved:
         return f"{kind} gains, but held-out pairs do not prove that it keeps the guard {unproved[0]!r}"
     return f"{kind} is better than the default on held-out pairs"
+
+
+def _net_of(price: float) -> str:
+    work = "standard deviations for the denoiser work of one more default video"
+    return f" (gains are net of a price of {price:g} {work})" if price else ""
 
 
 def _both(judge: Judge, name: str, winner: Measurement) -> list[Evaluation]:

@@ -37,7 +37,7 @@ def test_everything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     names = {check["name"] for check in found["checks"]}
     assert found["ok"]
     assert {"stg-tune", "python", "torch", "processor", "video files", "model open-sora-tiny", "scorers"} <= names
-    assert {"ray workers", "disk, this folder", "network"} <= names
+    assert {"ray workers", "disk, this folder", "network", "peft"} <= names
     advised = {check["name"] for check in found["checks"] if check["advice"]}
     assert all(f"stg-tune: {name}: " in err for name in advised)
 

@@ -22,6 +22,9 @@ BASE = ["evaluate", "--model", "open-sora-tiny"]
         (["--suite", "t2v", "--samples", "1"], "--samples must be at least 2, got 1"),
         (["--suite", "t2v", "--preset", "no.json"], "no.json"),
         (["--suite", "t2v", "--scorers", "aesthetics"], "did you mean aesthetic"),
+        (["--suite", "t2v", "--batch", "65"], "--batch must be between 1 and 64, got 65"),
+        (["--suite", "i2v-ucf101", "--model", "svd"], "svd continues a picture: give --data DIR"),
+        (["--suite", "i2v-ucf101", "--model", "svd", "--data", "nowhere"], "holds 0 videos"),
     ],
 )
 def test_mistakes_are_one_message(

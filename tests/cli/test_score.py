@@ -108,6 +108,15 @@ def test_names_that_are_no_scorers(names: str, said: str, capsys: pytest.Capture
     assert said in capsys.readouterr().err
 
 
+def test_a_head_that_the_smaller_clip_lacks_is_said_to_be_missing(
+    film: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", str(film), "--scorers", "aesthetic_v2", "--fast"]) == 1
+    assert "aesthetic_v2 is published for CLIP vit-l-14 only, not for vit-b-32: leave out --fast" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_damaged_file_of_weights_is_refused(film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"abc")
     arguments = ["score", str(film), "--scorers", "temporal_lpips", "--weights", str(tmp_path)]

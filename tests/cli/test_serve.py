@@ -1,5 +1,6 @@
 """``serve`` and ``vote`` as commands: what is wrong is said before a server starts, and Ctrl-C is a normal end."""
 
+import html
 import json
 import os
 import shutil
@@ -8,15 +9,19 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from stg_tune import models
 from stg_tune.cli.main import main
-from stg_tune.outcome import filmed_pairs
-from stg_tune.records import Pair
+from stg_tune.export import export, targets
+from stg_tune.outcome import filmed_pairs, report
+from stg_tune.preset import from_result, load, save
+from stg_tune.records import GuidanceSpec, Pair
 from stg_tune.search import load_run, snapshot
-from stg_tune.vote import Vote, VoteFile
+from stg_tune.vote import Vote, VoteFile, tally
 
 PROGRAM = "import sys; from stg_tune.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
@@ -112,6 +117,62 @@ def test_votes_are_written_for_other_programs(voted: Path, tmp_path: Path) -> No
     assert (tmp_path / "votes.csv").read_text().count("Ada") == 5
     assert main(["vote", str(voted), "--export", str(tmp_path / "votes.json")]) == 0
     assert len(json.loads((tmp_path / "votes.json").read_text())) == 5
+
+
+def _preset(run: Path, **changes: object) -> Path:
+    """The preset of a finished run, as the search writes it."""
+    entry, steps = models.entry("open-sora-tiny"), load_run(run).plan.num_steps
+    generation = replace(entry.defaults, num_inference_steps=steps)
+    found = from_result(snapshot(run), family="open-sora", checkpoint="embedded", generation=generation)
+    save(replace(found, **changes), run / "preset.json")
+    return run / "preset.json"
+
+
+def test_votes_go_into_the_evidence_of_the_preset(voted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = load(_preset(voted))
+    assert main(["vote", str(voted), "--into-preset"]) == 0
+    assert "evidence of 5 votes" in capsys.readouterr().out
+    after = load(voted / "preset.json")
+    (count,) = after.evidence.votes
+    (told,) = tally(VoteFile(voted / "votes.json").votes(), "default", f"tuned-{before.spec.hash()}")
+    assert told.to_dict() == {**asdict(count), "a": told.a, "b": told.b}
+    assert after.hash() == before.hash()  # what comes out is the same
+    assert replace(after, evidence=replace(after.evidence, votes=())) == before
+    assert "votes" not in before.to_dict()["evidence"]  # presets without votes look as they always did
+    assert main(["vote", str(voted), "--into-preset", str(voted / "preset.json")]) == 0
+    assert load(voted / "preset.json") == after  # counted anew, not added
+    capsys.readouterr()
+    assert main(["presets", "show", str(voted / "preset.json")]) == 0
+    assert "vote quality  70% [30%, 93%] prefer it to the default" in (shown := capsys.readouterr().out)
+    assert "3 for, 1 against, 1 ties; voters 1, pairs 5" in shown
+    assert '"wins": 3' in html.unescape(report(voted).read_text())  # the preset on the page has them too
+
+
+def test_exports_do_not_know_the_votes(voted: Path) -> None:
+    silent = load(_preset(voted))
+    main(["vote", str(voted), "--into-preset"])
+    asked = load(voted / "preset.json")
+    assert asked != silent
+    for target in targets():
+        if asked.family in target.families:
+            assert export(asked, target.name, lossy=True).text == export(silent, target.name, lossy=True).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"evidence": None}, "has no evidence that votes could be added to"),
+        ({"spec": GuidanceSpec(cfg_scale=9.0)}, "nobody has voted between the default and the setting of"),
+        ({"model": "open-sora"}, "has another model (open-sora) than the run"),
+        ({"generation": models.entry("open-sora").defaults}, "has another number of steps (30) than the run"),
+    ],
+)
+def test_votes_that_are_no_evidence_for_a_preset(
+    changes: dict[str, object], said: str, voted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _preset(voted, **changes).read_bytes()
+    assert said in _fails(["vote", str(voted), "--into-preset"], capsys)
+    assert (voted / "preset.json").read_bytes() == before
 
 
 @pytest.fixture

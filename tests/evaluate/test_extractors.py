@@ -11,14 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stg_tune import models
 from stg_tune.embedded import digits
 from stg_tune.embedded.scorers_data import render_clean
 from stg_tune.errors import StgTuneError
-from stg_tune.evaluate.extractors import I3DExtractor, JudgeExtractor
+from stg_tune.evaluate.extractors import I3DExtractor, JudgeExtractor, Seen
 from stg_tune.evaluate.i3d import I3D, LEAST_FRAMES, max_pool, pad_same, preprocessed
 from stg_tune.score.library import Library
 from stg_tune.score.pins import Pins
 from stg_tune.score.published import record
+from stg_tune.video import Video, write_mp4
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,8 +42,26 @@ def test_the_judge_sees_what_it_says_elsewhere() -> None:
 
 
 def test_the_judge_refuses_other_videos() -> None:
-    with pytest.raises(StgTuneError, match=r"the judge sees videos of shape \(17, 3, 64, 64\), got \(9, 3, 64, 64\)"):
-        JudgeExtractor()(torch.rand(9, 3, 64, 64), "a red seven moving left")
+    with pytest.raises(
+        StgTuneError, match=r"the judge sees 5 or more frames of shape \(3, 64, 64\), got \(4, 3, 64, 64\)"
+    ):
+        JudgeExtractor()(torch.rand(4, 3, 64, 64), "a red seven moving left")
+    with pytest.raises(StgTuneError, match="the judge sees"):
+        JudgeExtractor()(torch.rand(17, 3, 48, 64), "a red seven moving left")
+
+
+@pytest.mark.parametrize("model", ["open-sora-tiny", "mochi-tiny", "svd-tiny"])
+def test_the_judge_sees_videos_of_every_embedded_model(model: str) -> None:
+    usual = models.entry(model).defaults
+    seen = JudgeExtractor()(torch.rand(usual.num_frames, 3, usual.height, usual.width), "a red seven moving left")
+    assert seen.features.shape == (96,)
+
+
+def test_half_the_frames_of_the_same_time_are_seen_as_the_whole() -> None:
+    clean = render_clean(4, "test", 5)
+    for frames, caption in zip(clean.frames.float() / 255, clean.captions, strict=True):
+        whole, half = JudgeExtractor()(frames, caption), JudgeExtractor()(frames[::2], caption)
+        torch.testing.assert_close(half.features, whole.features)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +164,31 @@ def test_real_videos_must_be_given_and_be_there(i3d: I3DExtractor, tmp_path: Pat
         i3d.reference(None)
     with pytest.raises(StgTuneError, match="holds 0 videos"):
         i3d.reference(tmp_path / "empty")
+
+
+class Brief(I3DExtractor):
+    """Sees without its network."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def __call__(self, frames: torch.Tensor, prompt: str) -> Seen:
+        self.lengths.append(len(frames))
+        return Seen(features=torch.stack([frames[0].mean(), frames[-1].mean()]).double(), probabilities=torch.ones(1))
+
+
+def test_as_much_of_a_real_video_counts_as_a_generated_one_has(tmp_path: Path) -> None:
+    for number in range(2):
+        levels = torch.arange(12).view(-1, 1, 1, 1) * 10 + 50 * number
+        frames = levels.expand(12, 32, 32, 3).to(torch.uint8).contiguous()
+        write_mp4(Video(frames=frames, fps=8), tmp_path / f"{number}.mp4")
+    brief = Brief()
+    found = brief.reference(tmp_path, LEAST_FRAMES)
+    assert brief.lengths == [LEAST_FRAMES] * 2
+    assert found.count == 2
+    np.testing.assert_allclose(found.mean, [25 / 255, (25 + 10 * (LEAST_FRAMES - 1)) / 255], atol=0.01)
+    with pytest.raises(StgTuneError, match=r"0\.mp4 has 12 frames; 13 are needed"):
+        brief.reference(tmp_path, 13)
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:

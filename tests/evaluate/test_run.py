@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,20 +13,23 @@ import torch
 
 from stg_tune.errors import StgTuneError
 from stg_tune.evaluate.distances import Reference
+from stg_tune.evaluate.evaluator import PairEvaluator
 from stg_tune.evaluate.extractors import Seen
 from stg_tune.evaluate.plan import Arm, EvaluationPlan, Folder, arms_of, pairs_of, times
-from stg_tune.evaluate.run import evaluate, evaluate_pair, with_weights
+from stg_tune.evaluate.run import evaluate, known_row, open_tasks, with_weights
 from stg_tune.evaluate.suites import SUITES, suite
 from stg_tune.generate import Generated, GenerationFailedError
 from stg_tune.records import GuidanceSpec, Pair, Segment, SkipTerm
 from stg_tune.score import CompositeScorer
 from stg_tune.score.flicker import TemporalFlickering
 from stg_tune.score.motion import Motion
-from stg_tune.search.executor import InlineExecutor
+from stg_tune.search.executor import BatchingExecutor, InlineExecutor
+from stg_tune.search.lock import DriverLock
 from stg_tune.search.statistics import paired_interval
 from stg_tune.video import Video
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from stg_tune.evaluate.summary import Row
@@ -46,8 +48,13 @@ class Painter:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.batches: list[int] = []
 
-    def __call__(self, spec: GuidanceSpec, pair: Pair) -> Generated:
+    def many(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> list[Generated]:
+        self.batches.append(len(pairs))
+        return [self._one(spec, pair) for pair in pairs]
+
+    def _one(self, spec: GuidanceSpec, pair: Pair) -> Generated:
         self.calls += 1
         if pair.prompt == "fail":
             raise GenerationFailedError("nan", "on purpose")
@@ -70,7 +77,7 @@ class MeanColour:
         chances = torch.tensor([float(c) for c in hashlib.sha256(str(features).encode()).digest()[:5]]).double() + 1
         return Seen(features=features, probabilities=chances / chances.sum(), scores={"bright": float(features[0])})
 
-    def reference(self, data: Path | None) -> Reference:
+    def reference(self, data: Path | None, num_frames: int | None = None) -> Reference:
         centre = torch.full((4,), 0.3).double().numpy()
         return Reference(mean=centre, covariance=torch.eye(4).double().numpy() * 0.01, count=7)
 
@@ -99,10 +106,17 @@ def plan_of(name: str = "scale-curve", samples: int = 12, **changes: object) -> 
     return replace(plan, **changes)
 
 
-def run(folder: Folder, painter: Painter, scorer: CompositeScorer, plan: EvaluationPlan) -> list[Row]:
+def run(
+    folder: Folder, painter: Painter, scorer: CompositeScorer, plan: EvaluationPlan, *, batch: int = 1
+) -> list[Row]:
     extractor = MeanColour() if plan.extractor else None
-    executor = InlineExecutor(partial(evaluate_pair, painter, scorer, extractor, folder.features))
-    return evaluate(plan, folder, executor, scorer, extractor)
+    here = InlineExecutor(evaluator(folder, painter, scorer, extractor))
+    executor = BatchingExecutor(here, batch) if batch > 1 else here
+    return evaluate(plan, folder, executor, scorer, extractor, batch=batch)
+
+
+def evaluator(folder: Folder, painter: Painter, scorer: CompositeScorer, extractor: MeanColour | None) -> PairEvaluator:
+    return PairEvaluator(generator=painter, scorer=scorer, extractor=extractor, features=folder.features)
 
 
 def by_name(table: list[Row]) -> dict[tuple[str, str], Row]:
@@ -141,7 +155,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_table(
     def stopping(spec: GuidanceSpec, pair: Pair) -> object:
         if painter.calls == 7:
             raise KeyboardInterrupt
-        return evaluate_pair(painter, scorer, extractor, folder.features, spec, pair)
+        return evaluator(folder, painter, scorer, extractor)(spec, pair)
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(plan, folder, InlineExecutor(stopping), scorer, extractor)
@@ -164,6 +178,92 @@ def test_a_pair_whose_features_are_lost_is_done_again(
     again = Painter()
     assert run(folder, again, scorer, plan) == whole
     assert again.calls == 1
+
+
+def test_batches_give_the_same_table_and_hold_pairs_of_one_setting(
+    tmp_path: Path, painter: Painter, scorer: CompositeScorer
+) -> None:
+    single = run(Folder(tmp_path / "single"), Painter(), scorer, plan_of())
+    together = run(Folder(tmp_path / "together"), painter, scorer, plan_of(), batch=5)
+    assert sorted(painter.batches) == [2, 2, 5, 5, 5, 5]
+    assert [(row.metric, row.arm, row.samples) for row in together] == [
+        (row.metric, row.arm, row.samples) for row in single
+    ]
+    for ours, alone in zip(together, single, strict=True):
+        assert _numbers(ours) == pytest.approx(_numbers(alone), rel=1e-5, abs=1e-7, nan_ok=True)
+
+
+def _numbers(row: Row) -> list[float]:
+    given = (row.mean, row.error, row.difference, row.low, row.high)
+    return [float("nan") if value is None else value for value in given]
+
+
+def test_a_batched_run_that_was_killed_goes_on_with_the_open_pairs_alone(
+    tmp_path: Path, painter: Painter, scorer: CompositeScorer
+) -> None:
+    folder, plan = Folder(tmp_path / "run"), plan_of()
+    whole = run(folder, painter, scorer, plan, batch=4)
+    lines = (folder.path / "results.jsonl").read_text().splitlines()
+    (folder.path / "results.jsonl").write_text("\n".join(lines[:10]) + "\n" + lines[10][:40])
+    again = Painter()
+    assert run(folder, again, scorer, plan, batch=4) == whole
+    assert again.calls == 24 - 10
+    assert sorted(again.batches) == [2, 4, 4, 4]
+
+
+def test_a_video_that_fails_takes_no_other_of_its_batch_with_it(
+    tmp_path: Path, painter: Painter, scorer: CompositeScorer
+) -> None:
+    plan = plan_of("i2v-ucf101", 6)
+    plan = replace(plan, pairs=(plan.pairs[0], Pair(prompt="fail", seed=1), *plan.pairs[1:]))
+    folder = Folder(tmp_path / "run")
+    table = run(folder, painter, scorer, plan, batch=7)
+    assert {row.samples for row in table} == {6}
+    assert [row.pair.prompt for row in folder.rows().values() if row.error] == ["fail", "fail"]
+
+
+def test_a_setting_has_its_turn_after_as_many_pairs_as_the_workers_take(tmp_path: Path) -> None:
+    plan = plan_of("t2v", 4)
+    cfg, stg = (arm.spec.hash() for arm in plan.arms)
+    order = [task.spec.hash() for task in open_tasks(plan, Folder(tmp_path), block=3)]
+    assert order == [cfg, cfg, cfg, stg, stg, stg, cfg, stg]
+    assert [task.spec.hash() for task in open_tasks(plan, Folder(tmp_path))] == [cfg, stg] * 4
+
+
+def test_workers_of_a_later_session_must_repeat_a_row_of_the_first(
+    tmp_path: Path, painter: Painter, scorer: CompositeScorer
+) -> None:
+    folder, plan = Folder(tmp_path / "run"), plan_of("t2v", 4)
+    assert known_row(plan, folder) is None
+    run(folder, painter, scorer, plan)
+    known = known_row(plan, folder)
+    assert known is not None
+    assert known.task.spec.hash() == known.evaluation.config
+    assert known.evaluation.scores == folder.rows()[known.task.spec.hash(), known.task.pair.key].scores
+
+
+def test_other_real_videos_in_the_same_folder_are_refused(
+    tmp_path: Path, painter: Painter, scorer: CompositeScorer
+) -> None:
+    folder, plan = Folder(tmp_path / "run"), plan_of(samples=4)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            (tmp_path / name / f"{name}{number}.mp4").write_bytes(b"x")
+    executor = InlineExecutor(evaluator(folder, painter, scorer, MeanColour()))
+    table = evaluate(plan, folder, executor, scorer, MeanColour(), data=tmp_path / "one")
+    assert evaluate(plan, folder, executor, scorer, MeanColour()) == table  # they were looked at once
+    with pytest.raises(StgTuneError, match="was begun with other real videos than"):
+        evaluate(plan, folder, executor, scorer, MeanColour(), data=tmp_path / "two")
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path, painter: Painter, scorer: CompositeScorer) -> None:
+    folder = Folder(tmp_path / "run")
+    with DriverLock(folder.path):
+        (folder.path / "plan.json").write_text(json.dumps(plan_of().to_dict()))
+        with pytest.raises(StgTuneError, match="another driver"):
+            run(folder, painter, scorer, plan_of())
+    assert painter.calls == 0
 
 
 def test_other_settings_in_the_same_folder_are_refused(

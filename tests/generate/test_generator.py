@@ -10,7 +10,7 @@ from stg_tune.errors import StgTuneError
 from stg_tune.generate import GenerationFailedError, Generator
 from stg_tune.models.base import ModelEntry
 from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
-from stg_tune.records import GuidanceSpec, Pair, Segment, SkipTerm
+from stg_tune.records import GuidanceSpec, Pair, Restart, Segment, SkipTerm
 from stg_tune.video import Video
 
 PAIR = Pair(prompt="a red seven moving left", seed=3)
@@ -45,6 +45,20 @@ def test_the_same_request_gives_the_same_frames_whatever_came_before(generator: 
     torch.manual_seed(99)
     torch.randn(7)
     assert torch.equal(generator(_stg(), PAIR).video.frames, first.video.frames)
+
+
+def test_restarts_draw_the_same_noise_whatever_came_before_and_in_batches(generator: Generator) -> None:
+    spec = replace(PLAIN, restart=Restart(start=0.0, stop=1.0))
+    first, other = (generator(spec, pair).video.frames for pair in (PAIR, OTHER))
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert torch.equal(generator(spec, PAIR).video.frames, first)
+    assert torch.equal(torch.get_rng_state(), state)
+    both = generator.many(spec, [OTHER, PAIR])
+    assert [torch.equal(made.video.frames, known) for made, known in zip(both, (other, first), strict=True)] == [
+        True
+    ] * 2
+    assert _apart(generator(PLAIN, PAIR).video, both[1].video) > 0
 
 
 def test_seed_prompt_and_guidance_all_matter(generator: Generator) -> None:

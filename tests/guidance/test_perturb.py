@@ -75,7 +75,7 @@ def test_an_error_inside_any_pass_leaves_nothing_and_the_next_call_is_right(harn
 def test_an_unusable_specification_leaves_nothing(harness, stdit):
     before = harness.traces(stdit)
     spec = harness.spec(harness.term(spatial=[1]))
-    stdit.temporal_blocks[0].forward = stdit.temporal_blocks[0].forward
+    stdit.temporal_blocks[0].forward = lambda x, *_, **__: x
     try:
         spec = harness.spec(harness.term(temporal=[2]))
         with (

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stg_tune.errors import StgTuneError
-from stg_tune.preset import Evidence, GainInterval, ScorerGain, diff, find_published, parse, save
+from stg_tune.preset import Evidence, GainInterval, ScorerGain, VoteCount, diff, find_published, parse, save
 from stg_tune.records import GuidanceSpec
 
 _FILE = Path(__file__).with_name("hostile.py")
@@ -46,6 +46,9 @@ def with_evidence():
         gain=gain,
         unscored=0,
     )
+    votes = VoteCount(
+        question="quality", wins=3, losses=1, ties=1, voters=2, pairs=5, rate=0.7, low=0.3, high=0.9, level=0.95
+    )
     evidence = Evidence(
         improved=True,
         reason="better",
@@ -63,15 +66,16 @@ def with_evidence():
         seed=0,
         versions={"torch": "2.8"},
         date="2026-01-02",
+        votes=(votes,),
     )
     preset = find_published("ltx/published").to_dict()
     return {**preset, "evidence": json.loads(json.dumps(_plain(evidence)))}
 
 
 def _plain(evidence):
-    from stg_tune.preset.record import _evidence_to_dict
+    from stg_tune.preset.evidence import evidence_to_dict
 
-    return _evidence_to_dict(evidence)
+    return evidence_to_dict(evidence)
 
 
 def scheduled():

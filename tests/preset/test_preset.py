@@ -1,5 +1,6 @@
 import json
 import stat
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 from stg_tune import preset
 from stg_tune.errors import StgTuneError
 from stg_tune.models.base import GenerationDefaults
-from stg_tune.preset import Evidence, GainInterval, Preset, ScorerGain
+from stg_tune.preset import Evidence, GainInterval, Preset, ScorerGain, VoteCount
 from stg_tune.preset.file import MAX_BYTES
 from stg_tune.records import GuidanceSpec, Restart, Segment, SkipTerm
 
 GENERATION = GenerationDefaults(height=64, width=64, num_frames=17, num_inference_steps=10, cfg_scale=3.5, fps=8)
+VOTES = VoteCount(
+    question="quality", wins=3, losses=1, ties=1, voters=2, pairs=5, rate=0.7, low=0.3, high=0.93, level=0.95
+)
 GAIN = GainInterval(mean=0.5, low=0.3, high=0.7, level=0.95, pairs=100, clusters=50)
 
 
@@ -95,7 +99,10 @@ def refused(path):
     return str(error.value)
 
 
-@pytest.mark.parametrize("subject", [make(), make(evidence=None, revision="", combine_space="epsilon")])
+@pytest.mark.parametrize(
+    "subject",
+    [make(), make(evidence=None, revision="", combine_space="epsilon"), make(evidence=evidence(votes=(VOTES,)))],
+)
 def test_what_is_saved_is_loaded(tmp_path, subject):
     path = tmp_path / "new" / "preset.json"
     preset.save(subject, path)
@@ -154,6 +161,23 @@ def test_the_file_states_all_of_its_meaning(tmp_path):
     assert data["model"]["stacks"] == {"spatial": 8, "temporal": 8}
     assert data["evidence"]["gain"]["low"] == 0.3
     assert data["evidence"]["scorers"][0]["weights"] == "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("rate", 1.5, "evidence.votes[0].rate: 1.5 is too large"),
+        ("wins", -1, "evidence.votes[0].wins: -1 is too small"),
+        ("voters", 0, "evidence.votes[0].voters: 0 is too small"),
+        ("pairs", True, "evidence.votes[0].pairs: True must be of type integer"),
+        ("who", "Ada", "evidence.votes[0]: unknown field 'who'"),
+    ],
+)
+def test_votes_that_cannot_be_are_refused(write, field, value, says):
+    def change(data):
+        data["evidence"]["votes"] = [{**asdict(VOTES), field: value}]
+
+    assert says in refused(write(change))
 
 
 def test_unknown_fields_are_refused_by_name(write):

@@ -1,4 +1,4 @@
-"""Answers: a stranger reads which layers, how much, how sure, at what cost."""
+"""Answers: a stranger reads which layers, how much, how sure, whose doing, at what cost, how to use it."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ def _short(findings: Findings) -> dict[str, str]:
     return {item.question: f"{item.short} {item.more}" for item in answers(findings)}
 
 
-def test_four_questions_are_answered(findings: Findings) -> None:
+def test_the_questions_are_answered(findings: Findings) -> None:
     said = _short(findings)
     assert said["Which layers?"].startswith("attention of spatial blocks 3, 4 ")
     assert said["How much better?"].startswith("+0.62 baseline standard deviations")
@@ -21,6 +21,27 @@ def test_four_questions_are_answered(findings: Findings) -> None:
     better = sum(pair.gain > 0 for pair in findings.prompts)
     assert f"24 held-out pairs, better on {better} of them" in said["How sure?"]
     assert said["At what cost?"].startswith("1.31 × the work of the default a video")
+    assert said["How to use it?"].startswith('stg_tune.guided(pipe, "preset.json") Code and preset to copy')
+    assert "for 1 other tool are in the section How to use it." in said["How to use it?"]
+
+
+def test_layers_get_the_credit_only_where_it_is_proved(findings: Findings) -> None:
+    doubtful = _short(findings)["Whose doing?"]
+    assert doubtful.startswith("not proved to be the layers Skipping over the best CFG: +0.42 [-0.03, +0.70].")
+    assert "over the default: +0.20 [+0.05, +0.35]." in doubtful
+    assert "Published: paper: -0.50" in doubtful
+    proved = _short(replace(findings, stg_gain=Gain(mean=0.4, low=0.1, high=0.7, pairs=24)))["Whose doing?"]
+    assert proved.startswith("skipping adds +0.40 to CFG")
+    plain = _short(replace(findings, tuned=GuidanceSpec(cfg_scale=2.0)))["Whose doing?"]
+    assert plain.startswith("retuned CFG alone")
+    none = _short(replace(findings, improved=False, preset=None))
+    assert none["Whose doing?"].startswith("nobody's: no gain is proved")
+    assert none["How to use it?"].startswith("keep the default CFG 3. Nothing was proved better")
+
+
+def test_a_net_gain_is_not_explained_as_a_share_of_videos(findings: Findings) -> None:
+    (answer,) = [item for item in answers(replace(findings, price=0.2)) if item.question == "How much better?"]
+    assert answer.more.startswith("Gains are net of a price: 0.2")
 
 
 def test_nothing_is_promised_when_zero_is_inside(findings: Findings) -> None:

@@ -18,6 +18,7 @@ from stg_tune.report.facts import (
     term_facts,
     verdict,
 )
+from stg_tune.report.fronts import cost_front
 
 
 def _term(layers: dict[str, tuple[int, ...]], scale: float = 0.5, op: str = "attention", name: str = "t") -> SkipTerm:
@@ -35,6 +36,16 @@ def test_a_gain_above_zero_is_called_better_with_its_interval(findings: Findings
     assert "gains +0.62 [+0.41, +0.83]" in said.sentences[0]
     assert "24 held-out pairs (95 % interval)." in said.sentences[0]
     assert "costs 1.31 times" in said.sentences[1]
+
+
+def test_a_price_is_named_and_its_front_shows_quality(findings: Findings) -> None:
+    priced = replace(findings, price=0.2)
+    assert any("net of a price: 0.2 baseline standard deviations" in line for line in verdict(priced).sentences)
+    assert not any("price" in line for line in verdict(findings).sentences)
+    free = cost_front(findings).points
+    assert len(free) > 1
+    for before, after in zip(free, cost_front(priced).points, strict=True):
+        assert after.gain == pytest.approx(before.gain + 0.2 * (before.x - 1))
 
 
 def test_cfg_and_stg_are_told_apart_and_zero_is_admitted(findings: Findings) -> None:

@@ -152,6 +152,13 @@ def test_the_preset_can_be_saved_copied_and_exported(findings: Findings, tame: P
     assert "stg-tune export preset.json --to diffusers-python" in tame.text
 
 
+def test_code_to_copy_names_the_loras_of_the_model(findings: Findings, tame: Page) -> None:
+    assert "lora" not in tame.text.lower()
+    parsed = Page(render(replace(findings, loras=("my style.safetensors=0.8",))))
+    assert "--model open-sora-tiny --lora 'my style.safetensors=0.8' --preset preset.json" in parsed.text
+    assert "this model, with my style.safetensors=0.8" in parsed.text
+
+
 def _videos(parsed: Page) -> list[str]:
     return [attributes["src"] or "" for tag, attributes in parsed.tags if tag == "video"]
 

@@ -13,9 +13,10 @@ import torch
 from stg_tune import score as package
 from stg_tune.errors import StgTuneError
 from stg_tune.score import conformance
-from stg_tune.score.base import Measure
+from stg_tune.score.base import Measure, View
 from stg_tune.score.default import build
 from stg_tune.score.flow import DynamicDegree, OpticalFlow
+from stg_tune.score.parts import Parts
 from stg_tune.score.placement import Placement
 from stg_tune.score.registry import DEFAULT, RECIPES
 from stg_tune.score.smoothness import MotionSmoothness
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from stg_tune.score.composite import CompositeScorer
     from stg_tune.score.library import Library
-    from stg_tune.score.parts import Parts
 
 SLOW = {"optical_flow", "dynamic_degree"}
 """RAFT takes seconds for a pair of frames: these join with another flow, and RAFT has tests of its own."""
@@ -85,13 +85,50 @@ def test_every_measure_of_the_package_is_in_a_suite(parts: Parts, scorers: Compo
 
 def test_the_default_scorers_share_one_pass_of_clip(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    tower = type(parts.towers._clip.visual)
+    tower = type(parts.towers.clip.visual)
     forward = tower.forward
     monkeypatch.setattr(tower, "forward", lambda self, *rest: calls.append(1) or forward(self, *rest))
     (scores,) = build(DEFAULT, parts)(conformance.moving_ball()[None], [conformance.PROMPT])
     assert len(calls) == 1
     assert tuple(scores) == DEFAULT
     assert all(score.value is not None for score in scores.values())
+
+
+def test_frames_are_resized_once_for_every_size(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[tuple[int, int, str]] = []
+    resize = torch.nn.functional.interpolate
+
+    def counting(frames: torch.Tensor, size: tuple[int, int], *, mode: str, **rest: object) -> torch.Tensor:
+        sizes.append((*size, mode))
+        return resize(frames, size, mode=mode, **rest)
+
+    video = conformance.moving_ball()
+    names = [*DEFAULT, "aesthetic_v2"]
+    monkeypatch.setattr("stg_tune.score.base.F.interpolate", counting)
+    build(names, parts)(video[None], [conformance.PROMPT])
+    assert sorted(sizes) == [(32, 35, "bicubic"), (64, 71, "bilinear")]  # CLIP, motion
+
+
+def test_no_network_sees_more_frames_at_a_time_than_its_memory_is_enough_for(parts: Parts) -> None:
+    small = Placement(device=torch.device("cpu"), dtype=torch.float32, memory=1_000_000)
+    narrow = Parts(parts.library, small, frames=None, clip_config=parts._clip_config)
+    each = 12 * 4 * 64 * ((32 // 8) ** 2 + 1)  # as published_towers counts: tokens x width x float32 x a block's layers
+    seen: list[int] = []
+    narrow.towers.clip.visual.register_forward_hook(lambda net, given, out: seen.append(len(given[0])))
+    build(["aesthetic"], narrow)(conformance.moving_ball(40)[None], [""])
+    assert sum(seen) == 40
+    assert max(seen) == 1_000_000 // each < 40
+
+
+def test_the_towers_run_in_the_precision_of_the_placement(parts: Parts) -> None:
+    half = Placement(device=torch.device("cpu"), dtype=torch.bfloat16, memory=2**30)
+    towers = Parts(parts.library, half, frames=None, clip_config=parts._clip_config).towers
+    assert {weight.dtype for weight in towers.clip.parameters()} == {torch.bfloat16}
+    view = View(conformance.moving_ball())
+    with torch.inference_mode():
+        features, exact = towers.images(view), parts.towers.images(View(view.frames))
+    assert features.dtype == torch.float32
+    assert float((features * exact).sum(-1).min()) > 0.999
 
 
 def test_scores_behind_weights_carry_a_checksum_and_others_do_not(parts: Parts) -> None:

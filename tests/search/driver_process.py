@@ -1,7 +1,7 @@
 """A driver in a process of its own, so that it can be killed: `python driver_process.py CONFTEST`, then JSON lines.
 
-Each line is a request `{"folder": ..., "executor": "inline" | "ray", "seconds": ...}`. The driver is forked (all is
-imported already), its pid is written at once, its exit code when it has ended.
+Each line is a request `{"folder": ..., "executor": "inline" | "ray", "seconds": ..., "address": ...}`. The driver is
+forked (all is imported already), its pid is written at once, its exit code when it has ended.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ def search(request):
     plan = SCENE.plan_for(SCENE.Landscape(name="d1", noise=0.4), budget="150", prompts=200)
     recipe = Recipe(str(folder), request["seconds"])
     if request["executor"] == "ray":
-        settings = RaySettings(workers=2, cpus=1, gpus=0)
+        settings = RaySettings(workers=2, cpus=1, gpus=0, address=request["address"])
         with RayExecutor(recipe, settings) as executor:
             result = stg_tune.search.driver.run_search(plan, executor=executor, directory=folder)
     else:
@@ -76,6 +76,8 @@ def search(request):
 
 
 def fork(request):
+    if request["address"]:
+        import ray  # noqa: F401 - once here, not once in every driver
     child = os.fork()
     if child:
         return child

@@ -1,6 +1,7 @@
 """Gains and guards as intervals, on made-up scores whose truth is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,3 +163,19 @@ def test_videos_that_cannot_be_scored_do_not_keep_a_guard():
     assert check_guard(judge, MOTION, blind, level=0.95).broken
     assert judge.violations(blind)[MOTION.name] > 0
     assert check_guard(judge, MOTION, [Evaluation(config="c", pair=PAIRS[0], error="nan: x")], level=0.95) is None
+
+
+def test_a_gain_is_net_of_the_price_of_both_settings():
+    """The price is in true deviations already: it moves the interval and does not widen it."""
+    rng = np.random.default_rng(5)
+    base, new = draws(rng, PAIRS, gain=0.8, noise=0.3)
+    old = [replace(row, forwards=20.0) for row in rows_of("b", PAIRS, good=base)]
+    judge = judge_on(old)
+    dear = replace(judge, objective=replace(judge.objective, price=0.1))
+    one = measurement(judge, [replace(row, forwards=40.0) for row in rows_of("c", PAIRS, good=new)])
+    other = measurement(judge, [replace(row, forwards=30.0) for row in rows_of("d", PAIRS, good=base)])
+    for reference, charge in ((measurement(judge, old), 0.1), (other, 0.05)):
+        free = gain_between(judge, one, reference, level=0.95)
+        net = gain_between(dear, one, reference, level=0.95)
+        for end in ("mean", "low", "high"):
+            assert getattr(net, end) == pytest.approx(getattr(free, end) - charge)

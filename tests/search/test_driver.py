@@ -3,16 +3,23 @@
 import dataclasses
 import json
 import random
+import sqlite3
 
+import optuna
 import pytest
 
 from stg_tune import preset
 from stg_tune.errors import StgTuneError
 from stg_tune.models.base import GenerationDefaults
+from stg_tune.outcome import findings_of
 from stg_tune.records import GuidanceSpec
 from stg_tune.search.driver import preview, run_search, snapshot
+from stg_tune.search.encoding import is_cfg_only
 from stg_tune.search.lock import DriverLock
+from stg_tune.search.objective import Judge
 from stg_tune.search.plan import load_run
+from stg_tune.search.ranges import Range, RestartRange, SecondPart
+from stg_tune.search.space import WarmStart
 
 BUDGET = "240"
 
@@ -207,6 +214,37 @@ def test_a_time_budget_becomes_a_number_once(landscape, make_plan, tmp_path):
     assert preview(plan, seconds_each=0.3).total <= 166
 
 
+def test_a_price_is_taken_off_every_gain_and_said(landscape, make_plan, tmp_path):
+    scene = landscape(name="d1", noise=0.4)
+
+    def counted(spec, pair):
+        terms = sum(len(segment.terms) for segment in spec.segments)
+        return dataclasses.replace(scene(spec, pair), forwards=20.0 + 10.0 * terms)
+
+    plan = make_plan(scene, budget="150", prompts=200)
+    dear = dataclasses.replace(plan, space=plan.space.priced(0.2))
+    assert dear.fingerprint() != plan.fingerprint()
+    result = run_search(dear, counted, directory=tmp_path)
+    assert load_run(tmp_path).plan == dear
+    verdict = result.verdict
+    assert verdict.price == 0.2
+    assert "net of a price of 0.2 standard deviations" in verdict.reason
+    (trial,) = [item for item in result.trials if item.measurement.forwards == 40.0][:1]
+    free = Judge(objective=plan.space.objective, kinds=plan.kinds, spread=result.spread)
+    gross = free.with_baseline(result.baseline.rows)
+    for row in trial.measurement.rows:
+        assert trial.measurement.deltas[row.pair.key] == pytest.approx(gross.delta(row) - 0.2)
+    page = findings_of(result)
+    assert (page.price, page.provenance["objective"][:21]) == (0.2, "quality, less 0.2 sta")
+
+
+def test_without_a_price_nothing_is_said_of_it(whole):
+    _, plan, result, _, _ = whole
+    assert (result.verdict.price, "price" in result.verdict.reason) == (0.0, False)
+    assert "price" not in json.dumps(plan.to_dict())
+    assert "objective" not in findings_of(result).provenance
+
+
 def test_preview_spends_nothing(landscape, make_plan):
     scene = landscape()
     division = preview(make_plan(scene))
@@ -222,6 +260,76 @@ def test_a_published_setting_races(landscape, make_plan, tmp_path, one_term):
     assert result.published["paper"].spec == one_term()
     assert "published: paper" in {item.name for item in result.race.finalists}
     assert result.spent <= 170
+
+
+def test_the_sampler_learns_from_what_is_known_already(landscape, make_plan, tmp_path, one_term):
+    """Published settings and warm starts that have numbers are proposals; the others are tried outside."""
+    scene = landscape(name="d1", noise=0.4)
+    plan = make_plan(scene, budget="260", prompts=200, published={"paper": one_term(0.3, 2.0, layer=2)})
+    odd = GuidanceSpec(cfg_scale=3.33, segments=one_term(0.4).segments)
+    fine = GuidanceSpec(cfg_scale=2.2, segments=(dataclasses.replace(one_term(0.25, layer=2).segments[0], stop=0.7),))
+    warm = [
+        WarmStart(name=name, spec=spec, why="a test", source="a test") for name, spec in (("odd", odd), ("fine", fine))
+    ]
+    plan = dataclasses.replace(plan, space=dataclasses.replace(plan.space, warm_starts=tuple(warm)))
+    result = run_search(plan, scene, directory=tmp_path)
+    assert 2 in result.screen.orders["spatial", "attention"][:4]  # else the numbers could not express it
+    first, second, third = result.trials[:3]
+    assert (first.measurement.spec, first.params) == (odd, {})
+    assert second.measurement.spec == plan.published["paper"]
+    assert third.measurement.spec == fine
+    assert second.params.keys() == third.params.keys() == result.trials[-1].params.keys()
+    study = optuna.load_study(study_name="synthetic", storage=load_run(tmp_path).storage)
+    told = study.get_trials()
+    assert [trial.params for trial in told[:2]] == [second.params, third.params]
+    assert told[0].value == second.measurement.mean
+    assert len(scene.calls) == len(set(scene.calls)) == result.spent <= 260
+    names = [item.name for item in result.race.finalists]
+    assert "published: paper" in names
+    assert f"trial {second.number}" not in names
+    assert essence(snapshot(tmp_path)) == essence(result)
+
+
+def test_a_run_from_before_warm_starts_were_proposals_keeps_them(landscape, make_plan, tmp_path, one_term):
+    scene = landscape(name="d1", noise=0.4)
+    plan = make_plan(scene, budget="200", prompts=200)
+    fine = GuidanceSpec(cfg_scale=2.2, segments=one_term(0.25, layer=2).segments)
+    warm = (WarmStart(name="fine", spec=fine, why="a test", source="a test"),)
+    known = dataclasses.replace(plan, space=dataclasses.replace(plan.space, warm_starts=warm))
+    before = run_search(plan, scene, directory=tmp_path / "run")
+    assert "2" in str(before.screen.orders["spatial", "attention"][:4])
+    # the same run as an older version leaves it: warm starts in the plan, none among the optimiser's trials
+    run = load_run(tmp_path / "run")
+    older = dataclasses.replace(run, plan=known, storage=f"sqlite:///{tmp_path / 'other.db'}")
+    with sqlite3.connect(tmp_path / "run" / "study.db") as whole, sqlite3.connect(tmp_path / "other.db") as base:
+        whole.backup(base)
+        base.execute("update stg_tune_runs set fingerprint = ?", (known.fingerprint(),))
+    older.save(tmp_path / "old")
+    more = run_search(dataclasses.replace(known, budget="240"), scene, directory=tmp_path / "old")
+    assert fine.hash() in {trial.measurement.config for trial in more.trials}
+    proposed = [trial.measurement.config for trial in more.trials if trial.params]
+    assert proposed[: len(before.trials)] == [trial.measurement.config for trial in before.trials]
+
+
+def test_a_space_with_two_parts_and_restarts_is_searched(landscape, make_plan, tmp_path):
+    scene = landscape(name="d1", noise=0.4)
+    plan = make_plan(scene, budget="260", prompts=200)
+
+    def between(low, high):
+        return Range(low=low, high=high, why="a test", source="a test")
+
+    space = dataclasses.replace(
+        plan.space,
+        segments=SecondPart(split=between(0.2, 0.8), cfg_scale=between(1.0, 4.0), stg_factor=between(0.0, 2.0)),
+        restart=RestartRange(start=between(0.2, 0.4), stop=between(0.5, 0.8), max_count=2, why="x", source="x"),
+    )
+    result = run_search(dataclasses.replace(plan, space=space), scene, directory=tmp_path)
+    specs = [trial.measurement.spec for trial in result.trials]
+    assert {len(spec.segments) for spec in specs if not is_cfg_only(spec)} == {1, 2}
+    assert {spec.restart is None for spec in specs} == {True, False}
+    assert all("parts" in trial.params for trial in result.trials)
+    assert result.verdict is not None
+    assert load_run(tmp_path).plan.space == space
 
 
 def test_someone_must_evaluate(landscape, make_plan, tmp_path):

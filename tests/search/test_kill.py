@@ -3,10 +3,11 @@
 import json
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -17,7 +18,8 @@ from stg_tune.search.stored import rows_of
 
 HERE = Path(__file__).parent
 KILLS = 20
-RAY_KILLS = 2
+LOCAL_RAY_KILLS = 2
+"""Each brings a whole Ray of its own down with it."""
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +30,8 @@ class Drivers:
     def __init__(self, process):
         self._process = process
 
-    def start(self, folder, executor="inline", seconds=0.01):
-        request = {"folder": str(folder), "executor": executor, "seconds": seconds}
+    def start(self, folder, executor="inline", seconds=0.01, address=None):
+        request = {"folder": str(folder), "executor": executor, "seconds": seconds, "address": address}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
@@ -65,11 +67,11 @@ def stored(folder):
     return {(row.evaluation.config, row.evaluation.pair.key) for row in rows_of(folder)}
 
 
-def kill_again_and_again(start, folder, kills, executor, wait):
+def kill_again_and_again(start, folder, kills, wait, **how):
     """Kill the driver at random moments; the number of kills that hit it while it worked."""
     chance, hits, before = random.Random(7), 0, set()
     for _ in range(kills):
-        pid = start.start(folder, executor)
+        pid = start.start(folder, **how)
         wait(folder, chance)
         try:
             subprocess.run(["kill", "-9", str(pid)], check=True, capture_output=True)
@@ -101,7 +103,7 @@ def test_a_driver_that_is_killed_twenty_times(undisturbed, tmp_path):
         time.sleep(chance.uniform(0.0, 0.4))
 
     with drivers() as start:
-        hits = kill_again_and_again(start, folder, KILLS, "inline", wait)
+        hits = kill_again_and_again(start, folder, KILLS, wait)
         start.start(folder, seconds=0)
         assert start.ended() == 0
     assert hits >= KILLS // 2
@@ -120,9 +122,58 @@ def test_a_driver_with_workers_that_is_killed(undisturbed, tmp_path, monkeypatch
         time.sleep(chance.uniform(0.0, 0.2))
 
     with drivers() as start:
-        hits = kill_again_and_again(start, folder, RAY_KILLS, "ray", wait)
+        hits = kill_again_and_again(start, folder, LOCAL_RAY_KILLS, wait, executor="ray")
         start.start(folder, "ray")
         assert start.ended() == 0
-    assert hits == RAY_KILLS
+    assert hits == LOCAL_RAY_KILLS
     # two in flight and one of the self-test a session
-    check(folder, undisturbed, lost_at_most=3 * (RAY_KILLS + 1))
+    check(folder, undisturbed, lost_at_most=3 * (LOCAL_RAY_KILLS + 1))
+
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 100_000_000})
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """Address of a Ray that outlives its drivers: to join it takes a fraction of the time that starting one does."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    command = [sys.executable, "-W", "ignore", "-c", CLUSTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        words = iter(process.stdout.readline, "")
+        yield next(line.strip() for line in words if line.strip().rpartition(":")[2].isdigit())
+        process.stdin.close()
+
+
+def counted(folder):
+    """Rows in the storage, without what it takes to read them."""
+    try:
+        with closing(sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)) as base:
+            return base.execute("select count(*) from evaluations").fetchone()[0]
+    except sqlite3.OperationalError:  # not there yet
+        return 0
+
+
+def test_a_driver_on_a_cluster_that_is_killed_twenty_times(undisturbed, tmp_path, cluster):
+    """At random moments: while it joins, while workers load and test themselves, and after a few more pairs."""
+    folder = tmp_path / "run"
+
+    def wait(folder, chance):
+        goal, give_up = counted(folder) + chance.choice((0, 1, 1, 2, 4)), time.monotonic() + 60
+        while counted(folder) < goal and time.monotonic() < give_up:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0.0, 0.3))
+
+    with drivers() as start:
+        hits = kill_again_and_again(start, folder, KILLS, wait, executor="ray", seconds=0.1, address=cluster)
+        start.start(folder, "ray", address=cluster)
+        assert start.ended() == 0
+    assert hits == KILLS
+    check(folder, undisturbed, lost_at_most=3 * (KILLS + 1))

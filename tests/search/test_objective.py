@@ -1,11 +1,14 @@
 import math
 import pickle
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation, Pair, ScoreKind
-from stg_tune.search.objective import Guard, Judge, Objective
+from stg_tune.search.objective import Guard, Judge, Objective, parse_objective
 
 PAIRS = [Pair(prompt=f"p{i}", seed=i) for i in range(4)]
 
@@ -29,6 +32,15 @@ def row(index, good, bad, motion=1.0, error="", gone=()):
 
 
 BASELINE = [row(i, good, bad) for i, (good, bad) in enumerate([(1.0, 10.0), (2.0, 30.0), (3.0, 20.0), (4.0, 40.0)])]
+
+
+def worked(done, forwards):
+    return replace(done, forwards=forwards)
+
+
+def priced(price=0.1):
+    objective = Objective(weights={"good": 1.0, "bad": 3.0}, price=price)
+    return Judge.calibrate(objective, KINDS, [worked(item, 20.0) for item in BASELINE])
 
 
 def judge(weights=None, guards=(), penalty=3.0):
@@ -112,3 +124,52 @@ def test_objective_survives_json_and_pickle():
     objective = Objective(weights={"good": 2.0}, guards=(Guard(scorer="motion", rule="at_least_fraction", value=0.9),))
     assert Objective.from_dict(objective.to_dict()) == objective
     assert pickle.loads(pickle.dumps(objective)) == objective
+
+
+def test_a_price_takes_off_what_is_spent_beyond_the_default_and_pays_back_what_is_saved():
+    same = row(1, 2.0 + 1.2909944487, 30.0)
+    assert priced().delta(worked(same, 20.0)) == pytest.approx(0.25)
+    assert priced().delta(worked(same, 60.0)) == pytest.approx(0.25 - 0.2)
+    assert priced().delta(worked(same, 10.0)) == pytest.approx(0.25 + 0.05)
+    assert priced(0.0).delta(worked(same, 60.0)) == pytest.approx(0.25)
+    assert priced().delta(worked(BASELINE[0], 20.0)) == 0.0
+
+
+def test_a_pair_that_failed_is_paid_nothing_back():
+    assert priced(50.0).delta(row(0, 0, 0, error="nan: all of it")) == pytest.approx(-3.0)
+
+
+def test_a_price_for_work_that_nobody_counts_is_refused():
+    with pytest.raises(StgTuneError, match=r"price of 0\.1 .*Evaluation\.forwards is 0.*use the objective quality"):
+        Judge.calibrate(Objective(weights={"good": 1.0}, price=0.1), KINDS, BASELINE)
+
+
+def test_only_a_price_is_written_down():
+    plain, dear = Objective(weights={"good": 2.0}), Objective(weights={"good": 2.0}, price=0.25)
+    assert "price" not in plain.to_dict()
+    assert dear.to_dict()["price"] == 0.25
+    assert Objective.from_dict(dear.to_dict()) == dear
+    assert pickle.loads(pickle.dumps(dear)) == dear
+
+
+@given(st.floats(min_value=1e-6, max_value=100.0))
+def test_a_price_can_be_typed(price):
+    assert parse_objective(f"cost={price!r}") == price
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cost", "cost=", "cost=0", "cost=-1", "cost=nan", "cost=1e9", "speed=1", "quality=1"]
+)
+def test_objectives_that_mean_nothing(text):
+    with pytest.raises(StgTuneError, match=r"is not understood; give quality, or cost=0\.1"):
+        parse_objective(text)
+
+
+def test_objectives_in_words():
+    assert (parse_objective(" Quality "), parse_objective("COST=0.1")) == (0.0, 0.1)
+
+
+@pytest.mark.parametrize("price", [-0.1, math.nan, math.inf, 101.0])
+def test_prices_that_cannot_be(price):
+    with pytest.raises(StgTuneError, match=r"objective\.price must be"):
+        Objective(weights={"good": 1.0}, price=price)

@@ -1,3 +1,6 @@
+import pickle
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -10,7 +13,6 @@ DEPTHS = {"open-sora-tiny": 8, "open-sora": 28}
 
 @pytest.fixture(scope="module")
 def text():
-    from pathlib import Path
 
     return (Path(__file__).parents[2] / "search_spaces" / "open-sora-tiny.yaml").read_text()
 
@@ -144,3 +146,69 @@ def test_files(tmp_path, text):
 def test_an_unknown_name_gets_a_suggestion():
     with pytest.raises(StgTuneError, match="did you mean 'open-sora-tiny'"):
         load_space("open-sora-tny")
+
+
+MORE = """
+segments:
+  split: {low: 0.2, high: 0.8, why: both parts matter, source: me and my eyes}
+  cfg_scale: {low: 1.0, high: 4.0, why: late steps need less, source: me and my eyes}
+  stg_factor: {low: 0.0, high: 2.0, why: from off to twice, source: me and my eyes}
+restart:
+  start: {low: 0.2, high: 0.4, why: not the noisiest steps, source: me and my eyes}
+  stop: {low: 0.5, high: 0.7, why: not the last steps, source: me and my eyes}
+  max_count: 2
+  why: each one costs as much as the stretch
+  source: arXiv:2306.14878
+"""
+
+
+def test_segments_restart_and_price_are_read_and_written_back(text):
+    space = parse_space(text.replace("  penalty: 3.0", "  penalty: 3.0\n  price: 0.1") + MORE, "x")
+    assert (space.segments.split.low, space.segments.stg_factor.high, space.restart.max_count) == (0.2, 2.0, 2)
+    assert space.objective.price == 0.1
+    assert SearchSpace.from_dict(space.to_dict()) == space
+    assert pickle.loads(pickle.dumps(space)) == space
+
+
+def test_the_example_of_the_docs_is_one(text):
+    page = (Path(__file__).parents[2] / "docs" / "tune-your-own.md").read_text(encoding="utf-8")
+    (block,) = [part.partition("```")[0] for part in page.split("```yaml\n")[1:] if part.startswith("segments:")]
+    space = parse_space(f"{text}\n{block}", "docs", {"spatial": 8, "temporal": 8})
+    assert (space.segments.cfg_scale.high, space.restart.max_count) == (8.0, 2)
+
+
+def test_a_space_without_them_is_what_it_was(text):
+    plain = parse_space(text, "x")
+    assert not {"segments", "restart"} & plain.to_dict().keys()
+    assert "price" not in plain.to_dict()["objective"]
+    hashes = {
+        parse_space(changed, "x").hash() for changed in (text, text + MORE, text.replace("3.0", "3.0\n  price: 1", 1))
+    }
+    assert len(hashes) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("split: {low: 0.2", "split: {low: 0.9", "segments.split: high (0.8) is below low (0.9)"),
+        ("  split: {low: 0.2, high: 0.8", "  split: {low: 0.2, high: 1.8", "segments.split.high: 1.8 is too large"),
+        (
+            "  stg_factor:",
+            "  factor:",
+            "segments: unknown field 'factor'; fields here are cfg_scale, split, stg_factor",
+        ),
+        ("max_count: 2", "max_count: 0", "restart.max_count: 0 is too small; it must be at least 1"),
+        ("start: {low: 0.2", "start: {low: 0.5", "restart.start: high (0.4) is below low (0.5)"),
+        ("  source: arXiv:2306.14878\n", "", "restart: missing field 'source'"),
+    ],
+)
+def test_bad_segments_and_restarts(text, old, new, says):
+    assert old in MORE
+    message = refused(text + MORE.replace(old, new))
+    assert says in message
+    assert "line " in message
+
+
+def test_a_bad_price_in_a_file(text):
+    message = refused(text.replace("  penalty: 3.0", "  penalty: 3.0\n  price: -1"))
+    assert "objective.price: -1 is too small; it must be at least 0" in message

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation
 from stg_tune.search.executor import Finished, Task
+from stg_tune.search.fidelity import in_full
 from stg_tune.search.workers.crew import Arrived, Broke, Crew, Done, Event, Loaded, Lost, Unable
 from stg_tune.search.workers.deadline import DeadlineRule, Deadlines
 from stg_tune.search.workers.selftest import Reference, SelfTest
@@ -36,6 +37,9 @@ class PoolRule:
     """Times that a task is tried when the worker's process dies under it or breaks."""
     timeouts: int = 2
     """Times that a task may hit its deadline; the first may be the fault of the machine."""
+    patience: float = 4.0
+    """By how much the limit of a task grows when it has hit it: on a machine that others slow down, evaluations of a
+    fifth of the speed are no fault of their configuration."""
     lost_machines: int = 10
     """Times that a task is tried when the whole machine goes."""
 
@@ -147,6 +151,7 @@ class Pool:
     def _begin(self, member: Member, task: Task, *, test: bool) -> None:
         assert self._crew is not None
         limit = self._deadlines.limit(fresh=member.fresh, pairs=len(task.pairs))
+        limit *= self._rule.patience ** self._timeouts.get(task.key, 0)
         member.job = Job(task=task, begun=self._clock(), limit=limit, test=test)
         self._crew.assign(member.number, task)
 
@@ -177,7 +182,7 @@ class Pool:
         self._staff.proved()
         self._test.check(member, job.task, evaluations)
         if not any(evaluation.error for evaluation in evaluations):
-            self._deadlines.note((self._clock() - job.begun) / len(evaluations))
+            self._deadlines.note(in_full(job.task.fidelity, (self._clock() - job.begun) / len(evaluations)))
         if not job.test:
             first, *more = evaluations
             self._ready.append(Finished(task=job.task, evaluation=first, worker=member.name, more=tuple(more)))

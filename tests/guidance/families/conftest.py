@@ -24,7 +24,7 @@ def _load(name):
 
 _parts = _load("parts")
 Case, Lenient, TinyVae = _parts.Case, _parts.Lenient, _parts.TinyVae
-FURTHER = (*_load("recipe").CASES, *_load("more").CASES)
+FURTHER = (*_load("recipe").CASES, *_load("more").CASES, *_load("own").CASES)
 kandinsky_inputs = _load("more").kandinsky_inputs
 TEXT, TEXTS, flow, without = _parts.TEXT, _parts.TEXTS, _parts.flow, _parts.without
 masks, per_prompt, rand, texts, valid = _parts.masks, _parts.per_prompt, _parts.rand, _parts.texts, _parts.valid

@@ -84,6 +84,8 @@ class Case:
     layers: dict[str, tuple[int, ...]] = field(default_factory=lambda: {"blocks": (1,)})
     batch: bool = True
     """Whether the pipeline takes several prompts."""
+    change: Callable[[Any], None] | None = None
+    """What is done to the pipeline when it is made: adapters, other linear layers."""
 
     def pipe(self):
         torch.manual_seed(0)
@@ -94,6 +96,8 @@ class Case:
         for denoiser in self.denoisers(pipe):
             liven(denoiser)
         pipe.set_progress_bar_config(disable=True)
+        if self.change is not None:
+            self.change(pipe)
         return pipe
 
     def denoisers(self, pipe):
@@ -105,7 +109,8 @@ class Case:
         inputs = self.inputs(prompts, self.cfg if cfg is None else cfg)
         if cfg is not None and getattr(pipe, "guider", None) is not None:
             pipe.guider = pipe.guider.new(guidance_scale=cfg)
-        out = pipe(**{**inputs, **more}, output_type="latent", return_dict=False)[0]
+        out = pipe(**{**inputs, **more}, output_type="latent", return_dict=False)
+        out = out if isinstance(out, torch.Tensor) else out[0]
         return out if isinstance(out, torch.Tensor) else torch.cat(list(out))
 
 

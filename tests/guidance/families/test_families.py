@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import diffusers
 import pytest
 import torch
 
+from stg_tune import models
 from stg_tune.errors import StgTuneError
 from stg_tune.guidance import guided
 from stg_tune.guidance.families import architecture_of
@@ -31,6 +33,12 @@ def traces(case, pipe):
         (
             [(name, id(module), sorted(vars(module)), id(vars(module).get("forward"))) for name, module in named],
             [id(getattr(module, "processor", None)) for _, module in named],
+            [
+                id(hook)
+                for _, module in named
+                for hooks in (module._forward_hooks, module._forward_pre_hooks)
+                for hook in hooks.values()
+            ],
             dict(denoiser.config),
         )
         for denoiser in case.denoisers(pipe)
@@ -47,7 +55,7 @@ STATE = {"_guidance_scale", "_guidance_scale_2", "_attention_kwargs", "_current_
 
 def test_every_family_is_in_the_suite(cases):
     covered = {case.pipeline for case in cases}
-    for record in FAMILIES:
+    for record in (*FAMILIES, *(models.entry(name).architecture for name in models.names())):
         assert record.pipeline.rpartition(":")[2] in covered, f"{record.family} has no tiny pipeline in conftest.py"
 
 
@@ -108,20 +116,50 @@ def test_scale_0_is_the_plain_pipeline_bit_for_bit(case):
     assert run.effects() == {"residual": 0.0}
 
 
-def test_the_pipelines_own_scale_can_be_kept(case):
+OWN_SCALES = {
+    "svd": (lambda pipe: pipe.guidance_scale,),
+    "wan-2.2": (lambda pipe: pipe._guidance_scale, lambda pipe: pipe._guidance_scale_2),
+}
+"""Scales that are not one number: one a frame, one an expert."""
+
+
+def test_the_pipelines_own_scale_can_be_kept(case, reference):
     """Equation 6 of the pipeline, per frame, per expert or in any other way, plus the direction of the term."""
     pipe = case.pipe()
     record = architecture_of(pipe)
     kept = spec_of(case, "residual", cfg_source="pipeline")
+    if case.name == "svd":  # a scale for each stack
+        kept = GuidanceSpec(cfg_scale=1.0, cfg_source="pipeline", segments=(Segment(terms=tuple(
+            SkipTerm(name=stack, skip_layers={stack: layers}, skip_op="attention", stg_scale=scale)
+            for (stack, layers), scale in zip(case.layers.items(), (1.5, 0.6), strict=True))),))  # fmt: skip
     with guided(pipe, kept):
         found = case.run(pipe)
-    if case.name in ("svd", "wan-2.2"):  # their scale is not one number
-        assert (found - case.run(case.pipe())).abs().max() > 1e-2
+    if case.name in OWN_SCALES:
+        expected = reference.run(case, kept.segments[0].terms, cfg=OWN_SCALES[case.name])
+        torch.testing.assert_close(found, expected, atol=2e-4 * max(float(expected.std()), 1), rtol=0)
         return
     other = case.pipe()
     with guided(other, spec_of(case, "residual", cfg=case.cfg + record.scale_offset)):
         expected = case.run(other)
     torch.testing.assert_close(found, expected, atol=2e-4 * max(float(expected.std()), 1), rtol=0)
+
+
+ONE_VIDEO = {"ltx-i2v": IndexError, "hunyuan-video-1.5": RuntimeError}
+"""Pipelines that repeat the noise for every video, but not their image (or zeros in its place): nobody can run them."""
+PER_VIDEO = ("latents", "audio_latents", "generator")
+
+
+def repeat_texts(pipe):
+    """Many pipelines repeat the features they make of a text for every video, but not features that they are given."""
+    encode = getattr(pipe, "encode_prompt", None)
+
+    def encode_prompt(*args, **kwargs):
+        found = encode(*args, **kwargs)
+        return tuple(part.repeat_interleave(2, 0) if isinstance(part, torch.Tensor) and len(part) == 1 else part
+                     for part in found)  # fmt: skip
+
+    if encode is not None and not type(pipe).__module__.startswith("stg_tune"):
+        pipe.encode_prompt = encode_prompt
 
 
 def test_prompts_of_a_batch_do_not_see_each_other(case):
@@ -134,7 +172,21 @@ def test_prompts_of_a_batch_do_not_see_each_other(case):
     pipe = case.pipe()
     with guided(pipe, spec):
         alone = case.run(pipe)
-    torch.testing.assert_close(together[: len(alone)], alone, atol=5e-4 * max(float(alone.std()), 1), rtol=0)
+    atol = 5e-4 * max(float(alone.std()), 1)
+    torch.testing.assert_close(together[: len(alone)], alone, atol=atol, rtol=0)
+    if "num_videos_per_prompt" not in inspect.signature(type(pipe).__call__).parameters:
+        return
+    noise = {name: value for name, value in case.inputs(2, case.cfg).items() if name in PER_VIDEO}
+    pipe = case.pipe()
+    repeat_texts(pipe)
+    if case.name in ONE_VIDEO:
+        with pytest.raises(ONE_VIDEO[case.name]):
+            case.run(pipe, **noise, num_videos_per_prompt=2)
+        return
+    with guided(pipe, spec):
+        videos = case.run(pipe, **noise, num_videos_per_prompt=2)
+    torch.testing.assert_close(videos[: len(alone)], alone, atol=atol, rtol=0)
+    assert (videos[len(alone) :] - together[len(alone) :]).abs().max() > 10 * atol, "the other prompt"
 
 
 def test_nothing_stays_and_the_next_plain_call_is_that_of_a_fresh_pipeline(case):
@@ -179,7 +231,7 @@ def test_nothing_stays_after_an_error_inside_the_call(case, error):
 
 
 @pytest.mark.parametrize("op", ["residual", "attention"])
-def test_prefix_reuse_changes_a_weak_prediction_by_rounding_alone(case, op):
+def test_prefix_reuse_changes_a_weak_prediction_by_rounding_alone(case, reference, op):
     """With cfg_scale 1 and stg_scale -1 the answer is the weak prediction; the bar is 1e-5 in float32."""
     pipe = case.pipe()
     denoiser = case.denoisers(pipe)[0]
@@ -193,7 +245,7 @@ def test_prefix_reuse_changes_a_weak_prediction_by_rounding_alone(case, op):
     for prefix_reuse in (True, False):
         with guided(pipe, spec_of(case, op, cfg=1.0, scale=-1.0), prefix_reuse=prefix_reuse):
             output = denoiser(*args, **kwargs)
-        found.append(output[0] if isinstance(output, tuple) else output.sample)
+        found.append(reference.first_of(output))
     assert float((found[0] - found[1]).abs().max()) <= 1e-5 * max(1.0, float(found[0].std()))
 
 

@@ -94,17 +94,29 @@ def test_official_runs(family, io, made, source, run):
 
 
 def test_a_batch_where_the_community_pipeline_is_wrong(family, io, made):
-    """Corrected: two prompts in one call are two calls."""
+    """Corrected: two prompts in one call are two calls, their rescale too (recorded over both prompts)."""
     pipe, call = made
     both = inputs(io, "in2.")
-    with guided(pipe, spec((1,), 1.0, call["guidance_scale"])):
+    alike = spec((1,), 1.0, call["guidance_scale"], rescale=0.7)
+    with guided(pipe, alike):
         together = pipe(**both, **call)[0]
     for row in range(2):
         pipe, call = build(family)
         one = {name: value[row : row + 1].clone() for name, value in both.items()}
-        with guided(pipe, spec((1,), 1.0, call["guidance_scale"])):
+        with guided(pipe, alike):
             alone = pipe(**one, **call)[0]
         torch.testing.assert_close(together[row : row + 1], alone, atol=LOOPS, rtol=0)
+
+
+def test_official_attention_skip():
+    """Of the recorded ones only LTX's is the identity map (see the notes of the recording)."""
+    io = load_file(GOLDEN / "stg_official" / "ltx" / "io.safetensors")
+    pipe, call = build("ltx")
+    term = SkipTerm(name="stg", skip_layers={"blocks": (1,)}, skip_op="attention", stg_scale=1.0)
+    with guided(pipe, GuidanceSpec(cfg_scale=call["guidance_scale"], segments=(Segment(terms=(term,)),))):
+        found = pipe(**inputs(io), **call)[0]
+    torch.testing.assert_close(found, io["dev.STG-A.l1.out"], atol=LOOPS, rtol=0)
+    assert (found - io["official.stg1_l1.out"]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])

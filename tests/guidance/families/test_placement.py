@@ -49,12 +49,22 @@ OFFLOADS = {
     "groups of leaves": lambda pipe: denoiser_of(pipe).enable_group_offload(
         onload_device=CPU, offload_device=CPU, offload_type="leaf_level"
     ),
+    "groups of one block": lambda pipe: pipe.enable_group_offload(
+        onload_device=CPU, offload_device=CPU, offload_type="block_level", num_blocks_per_group=1
+    ),
 }
 
 
 @pytest.mark.parametrize(
     ("made", "how"),
-    [*(("wan", how) for how in OFFLOADS), ("cogvideox", "whole models"), ("latte", "sequential")],
+    [
+        *(("wan", how) for how in OFFLOADS),
+        ("cogvideox", "whole models"),
+        ("latte", "sequential"),
+        ("svd", "groups of one block"),
+        ("hunyuan-video", "groups of one block"),
+        ("open-sora", "whole models"),
+    ],
     indirect=["made"],
 )
 def test_offloaded_weights_give_the_same_videos(made, how):
@@ -152,6 +162,36 @@ def test_a_denoiser_compiled_as_a_whole_is_refused(made):
         guided(pipe, spec_of(made, "residual")),
     ):
         pass
+
+
+CACHES = (
+    diffusers.PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        current_timestep_callback=lambda: 500,
+        spatial_attention_block_identifiers=("blocks",),
+    ),
+    diffusers.FirstBlockCacheConfig(threshold=0.2),
+    diffusers.TaylorSeerCacheConfig(cache_interval=2, cache_identifiers=[r"blocks\.\d+\.attn1"]),
+    diffusers.MagCacheConfig(num_inference_steps=2, calibrate=True),
+    diffusers.FasterCacheConfig(
+        current_timestep_callback=lambda: 500,
+        is_guidance_distilled=True,
+        spatial_attention_block_identifiers=("blocks",),
+    ),
+)
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=lambda cache: type(cache).__name__)
+def test_caches_are_refused_wherever_they_sit_and_welcome_where_nothing_is_skipped(made, cache):
+    """They answer one pass with what another one has computed; some sit on attentions, some on the denoiser."""
+    pipe = made.pipe()
+    pipe.transformer.enable_cache(cache)
+    with pytest.raises(StgTuneError, match=r"of another tool.*disable_cache"), guided(pipe, spec_of(made, "residual")):
+        pass
+    with guided(pipe, GuidanceSpec(cfg_scale=made.cfg)):
+        pass
+    pipe.transformer.disable_cache()
+    guided_run(made, pipe, "residual")
 
 
 @pytest.fixture

@@ -183,6 +183,12 @@ def test_a_phone_scrolls_down_only(opened: Any) -> None:
     opened.draw_all()
     opened.wait("[...document.querySelectorAll('.figure .main-svg')].every(svg => svg.clientWidth <= 375)")
     assert opened.run("return [document.documentElement.scrollWidth, innerWidth]") == [375, 375]
+    cut = (
+        "return [...document.querySelectorAll('.figure')].flatMap(box => [...box.querySelectorAll('.xtitle')]"
+        ".filter(title => title.getBoundingClientRect().left < box.getBoundingClientRect().left"
+        " || title.getBoundingClientRect().right > box.getBoundingClientRect().right).map(title => title.textContent))"
+    )
+    assert opened.run(cut) == []
     small = (
         "return [...document.querySelectorAll('main button')].filter(b => b.offsetParent && b.offsetHeight < 24).length"
     )
@@ -260,8 +266,10 @@ def test_a_study_of_5000_trials_opens_quickly(
         browser.wait("document.querySelector('.figure .main-svg') !== null")
         spent[count] = browser.processor_seconds()
     record_property("processor_seconds", spent)
+    ratio = spent[5000] / spent[100]
+    print(f"100 trials: {spent[100]:.2f} s, 5000 trials: {spent[5000]:.2f} s of the page's thread, {ratio:.2f} times")
     assert spent[5000] < SECONDS
-    assert spent[5000] / spent[100] < 3
+    assert ratio < 3
     browser.run("document.getElementById('search').scrollIntoView()")
     browser.wait("document.querySelector('#search .main-svg') !== null")
     points = browser.run("return document.querySelector('#search .figure').data.reduce((n, t) => n + t.x.length, 0)")

@@ -1,0 +1,226 @@
+"""A model of the model: gains of any setting, learnt from the measured table of ``benchmarks.landscape``.
+
+Gaussian process regression over what a setting does to every block, one for each scorer, with the measured error of
+each mean as known noise. ``python -m benchmarks.emulator`` says how well settings that it has not seen are foretold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from benchmarks.landscape import RESULT
+from stg_tune.records import SKIP_OPS, GuidanceSpec
+from stg_tune.search.encoding import rescale_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+FOLDS = 5
+STEPS = 150
+"""Steps of the likelihood's ascent; it is flat long before."""
+GENERAL = 6
+"""Features before those of the blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """The measured table."""
+
+    specs: tuple[GuidanceSpec, ...]
+    """Settings."""
+    designs: tuple[str, ...]
+    """Where each comes from."""
+    gains: Mapping[str, NDArray[np.float64]]
+    """Scorer -> mean paired gain of each setting, in the default's standard deviations."""
+    errors: Mapping[str, NDArray[np.float64]]
+    """Scorer -> standard error of each."""
+
+    @classmethod
+    def read(cls, path: Path = RESULT) -> Landscape:
+        """Read what ``python -m benchmarks.landscape --write`` wrote."""
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = [name for name in rows[0] if f"{name}_error" in rows[0]]
+        return cls(
+            specs=tuple(GuidanceSpec.from_dict(json.loads(row["setting"])) for row in rows),
+            designs=tuple(row["design"] for row in rows),
+            gains={name: np.array([float(row[name]) for row in rows]) for name in names},
+            errors={name: np.array([float(row[f"{name}_error"]) for row in rows]) for name in names},
+        )
+
+    def part(self, keep: NDArray[np.bool_]) -> Landscape:
+        """Some of the settings."""
+        return Landscape(
+            specs=tuple(spec for spec, kept in zip(self.specs, keep, strict=True) if kept),
+            designs=tuple(design for design, kept in zip(self.designs, keep, strict=True) if kept),
+            gains={name: values[keep] for name, values in self.gains.items()},
+            errors={name: values[keep] for name, values in self.errors.items()},
+        )
+
+
+def features(spec: GuidanceSpec, depths: Mapping[str, int]) -> list[float]:
+    """What a setting does, in numbers: CFG, rescale, and the strength at every block by either operation.
+
+    All that skip guidance adds is in proportion to the length of its window: a window of no length is CFG alone.
+    """
+    strength = {(stack, op, layer): 0.0 for stack, depth in depths.items() for op in SKIP_OPS for layer in range(depth)}
+    length, place, orthogonal = 0.0, 0.0, 0.0
+    for segment in spec.segments:
+        if segment.terms:
+            length = segment.stop - segment.start
+            place = (segment.start + segment.stop - 1) * length
+            orthogonal = length * (segment.combination == "orthogonal" and len(segment.terms) > 1)
+        for term in segment.terms:
+            for stack, layers in term.skip_layers.items():
+                strength.update({(stack, term.skip_op, layer): term.stg_scale for layer in layers})
+    blocks = [length * math.log1p(value / 0.25) for value in strength.values()]
+    count = sum(value > 0 for value in blocks)
+    general = [math.log(max(spec.cfg_scale, 0.2)), rescale_of(spec), length, place, orthogonal, length * count / 4]
+    return [*general, *blocks]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A Gaussian process with a length for every feature and one measured error for every setting.
+
+    k(x, y) = a exp(-sum_i ((x_i - y_i) / l_i)^2 / 2) + b sum_blocks s_j x_j y_j + c; noise = measured^2 + rest^2.
+    """
+
+    x: torch.Tensor
+    """Features, (settings, features)."""
+    weights: torch.Tensor
+    """K^-1 (y - mean), (settings,)."""
+    numbers: torch.Tensor
+    """Logarithms of a, b, rest and the lengths and slopes."""
+    mean: float
+    """Mean of what was measured."""
+
+    @classmethod
+    def fit(cls, x: torch.Tensor, y: torch.Tensor, errors: torch.Tensor) -> Process:
+        """Climb the marginal likelihood, with a weak wish for long lengths, so that blocks without effect fall out."""
+        mean, scale = float(y.mean()), float(y.std())
+        numbers = torch.cat([torch.tensor([0.0, -4.0, -3.0]), torch.ones(x.shape[1])]).double()
+        numbers[0] += 2 * math.log(scale)
+        numbers.requires_grad_()
+        noise = torch.clamp(errors, min=float(errors.median()) / 2) ** 2
+        optimiser = torch.optim.Adam([numbers], lr=0.08)
+        for _ in range(STEPS):
+            optimiser.zero_grad()
+            factor = torch.linalg.cholesky(_kernel(x, x, numbers) + torch.diag(noise + numbers[2].exp()))
+            solved = torch.linalg.solve_triangular(factor, (y - mean)[:, None], upper=False)
+            loss = 0.5 * solved.square().sum() + factor.diagonal().log().sum()
+            (loss + 0.5 * ((numbers[3:] - 1.5) / 1.0).square().sum()).backward()
+            optimiser.step()
+        with torch.no_grad():
+            factor = torch.linalg.cholesky(_kernel(x, x, numbers) + torch.diag(noise + numbers[2].exp()))
+            weights = torch.cholesky_solve((y - mean)[:, None], factor)[:, 0]
+        return cls(x=x, weights=weights, numbers=numbers.detach(), mean=mean)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Expected values at other features, (settings,)."""
+        return self.mean + _kernel(x, self.x, self.numbers) @ self.weights
+
+
+def _kernel(x: torch.Tensor, y: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    lengths = numbers[3:].exp()
+    distance = torch.cdist(x / lengths, y / lengths, compute_mode="donot_use_mm_for_euclid_dist")
+    blocks = x[:, GENERAL:] @ y[:, GENERAL:].T
+    return numbers[0].exp() * torch.exp(-0.5 * distance**2) + numbers[1].exp() * blocks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulator:
+    """Foretells the gains of any setting of the space."""
+
+    landscape: Landscape
+    """What was measured."""
+    depths: Mapping[str, int]
+    """Stack name -> number of blocks."""
+    _known: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+
+    def gains(self, spec: GuidanceSpec) -> Mapping[str, float]:
+        """Scorer -> gain over the default, in its standard deviations."""
+        key = spec.hash()
+        if key not in self._known:
+            self._known[key] = {name: float(values[0]) for name, values in self.foretell([spec]).items()}
+        return self._known[key]
+
+    def foretell(self, specs: Sequence[GuidanceSpec]) -> dict[str, NDArray[np.float64]]:
+        """The same for many settings at once."""
+        x = self._features(specs)
+        return {name: process(x).numpy() for name, process in self._processes.items()}
+
+    @cached_property
+    def _processes(self) -> dict[str, Process]:
+        x, found = self._features(self.landscape.specs), self.landscape
+        return {
+            name: Process.fit(x, torch.from_numpy(values), torch.from_numpy(found.errors[name]))
+            for name, values in found.gains.items()
+        }
+
+    def _features(self, specs: Sequence[GuidanceSpec]) -> torch.Tensor:
+        return torch.tensor([features(spec, self.depths) for spec in specs], dtype=torch.float64)
+
+
+def cross_validate(landscape: Landscape, depths: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
+    """How well the objective of settings is foretold by the other four fifths of the table.
+
+    Returns:
+        ``spearman`` and ``pearson`` with what was measured; ``error``, the root of the mean squared difference less
+        what the measurement itself is off by; ``spread``, the standard deviation of what was measured.
+    """
+    order = np.random.default_rng(0).permutation(len(landscape.specs))
+    told = np.zeros(len(order))
+    for fold in range(FOLDS):
+        out = np.zeros(len(order), dtype=bool)
+        out[order[fold::FOLDS]] = True
+        emulator = Emulator(landscape=landscape.part(~out), depths=depths)
+        found = emulator.foretell(landscape.part(out).specs)
+        told[out] = weighted(found, weights)
+    seen = weighted(landscape.gains, weights)
+    off = sum((weights[name] * landscape.errors[name]) ** 2 for name in weights) / sum(weights.values()) ** 2
+    unexplained = float(np.mean((told - seen) ** 2) - np.mean(off))
+    return {
+        "settings": len(order),
+        "spearman": round(float(spearmanr(told, seen).statistic), 4),
+        "pearson": round(float(np.corrcoef(told, seen)[0, 1]), 4),
+        "error": round(math.sqrt(max(unexplained, 0.0)), 4),
+        "spread": round(float(seen.std()), 4),
+    }
+
+
+def weighted(gains: Mapping[str, NDArray[np.float64]], weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """The objective of gains per scorer."""
+    return sum(weight * gains[name] for name, weight in weights.items()) / sum(weights.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print how well the table foretells itself."""
+    from benchmarks.landscape import MODEL
+    from stg_tune import models
+    from stg_tune.search.space_file import load_space
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator", description=__doc__)
+    parser.add_argument("--table", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    depths = models.entry(MODEL).depths
+    weights = load_space(MODEL, depths).objective.weights
+    sys.stdout.write(json.dumps(cross_validate(Landscape.read(options.table), depths, weights)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

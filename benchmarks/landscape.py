@@ -1,0 +1,215 @@
+"""What many settings of a model are worth: the table behind the emulator of ``benchmarks.efficiency``.
+
+    python -m benchmarks.landscape --folder runs/landscape --shard 0/2 &   # two processes, resumable, about an hour
+    python -m benchmarks.landscape --folder runs/landscape --shard 1/2
+    python -m benchmarks.landscape --folder runs/landscape --write         # results/benchmarks/landscape.csv
+
+Settings come from five designs: the published grid (every layer, scales 1, 2, 3, at the model's default CFG), the
+search space itself, good CFG scales with few layers, any subset of all layers, and CFG alone. Each is evaluated on some
+of the pairs, in turn, and compared with the default on the same ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+from benchmarks.noise import crossed_pairs
+from benchmarks.simulated import LOWER_IS_BETTER
+from stg_tune.records import GuidanceSpec, SkipTerm
+from stg_tune.search.encoding import Encoding, build_spec
+from stg_tune.search.executor import BatchingExecutor, InlineExecutor, Task
+from stg_tune.search.ledger import Ledger
+from stg_tune.search.space_file import load_space
+from stg_tune.search.storage import EvaluationTable, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stg_tune.records import Evaluation, Pair
+    from stg_tune.search.space import SearchSpace
+
+MODEL = "open-sora-tiny"
+STUDY = "landscape"
+RESULT = Path("results/benchmarks/landscape.csv")
+PAIRS = 48
+"""Pairs in all; the default is evaluated on every one."""
+PAIRS_EACH = 8
+"""Pairs of one setting."""
+GRID_SCALES = (1.0, 2.0, 3.0)
+"""Of the loop that the method's own repository publishes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One row of the table to be."""
+
+    design: str
+    """``grid``, ``space``, ``near``, ``subset`` or ``cfg``."""
+    spec: GuidanceSpec
+    """The setting."""
+
+
+def settings(space: SearchSpace, depths: Mapping[str, int], default: GuidanceSpec, num_steps: int) -> list[Setting]:
+    """All settings, in an order that has every design from the beginning; the same in every run."""
+    rng = random.Random(7)
+    designs: dict[str, list[GuidanceSpec]] = {
+        "grid": list(grid(space, depths, default)),
+        "space": [_of_space(rng, space, depths, num_steps) for _ in range(240)],
+        "near": [_near(rng, space, depths) for _ in range(240)],
+        "subset": [_subset(rng, space, depths) for _ in range(100)],
+        "cfg": [_cfg_only(rng, space) for _ in range(48)],
+    }
+    found = [Setting(design=design, spec=spec) for design, specs in designs.items() for spec in specs]
+    distinct = list({item.spec.hash(): item for item in found}.values())
+    rng.shuffle(distinct)
+    return distinct
+
+
+def grid(space: SearchSpace, depths: Mapping[str, int], default: GuidanceSpec) -> Iterator[GuidanceSpec]:
+    """Every layer and operation at the published scales, beside the default's CFG."""
+    for op in space.ops:
+        for stack, depth in depths.items():
+            for layer in range(depth):
+                for scale in GRID_SCALES:
+                    term = SkipTerm(name=stack, skip_layers={stack: (layer,)}, skip_op=op, stg_scale=scale)
+                    yield build_spec(cfg_scale=default.cfg_scale, terms=(term,))
+
+
+def _of_space(rng: random.Random, space: SearchSpace, depths: Mapping[str, int], num_steps: int) -> GuidanceSpec:
+    """Uniform in the numbers that the optimiser proposes, over layers in any order."""
+    orders = {(stack, op): rng.sample(range(depth), depth) for stack, depth in depths.items() for op in space.ops}
+    encoding = Encoding(space=space, orders=orders, num_steps=num_steps)
+    params: dict[str, float] = {}
+    for knob in encoding.knobs():
+        if knob.whole:
+            params[knob.name] = rng.randint(int(knob.low), int(knob.high))
+        elif knob.log:
+            params[knob.name] = knob.low * (knob.high / knob.low) ** rng.random()
+        else:
+            params[knob.name] = rng.uniform(knob.low, knob.high)
+    return encoding.decode(params)
+
+
+def _near(rng: random.Random, space: SearchSpace, depths: Mapping[str, int]) -> GuidanceSpec:
+    """Where good settings are: a mild CFG scale, one to three layers, mostly the whole schedule."""
+    stack = rng.choice(list(depths))
+    layers = tuple(rng.sample(range(depths[stack]), rng.choice((1, 1, 2, 3))))
+    terms = (_term(rng, space, {stack: layers}, low=0.2, high=1.6),)
+    window = rng.choice(((0.0, 1.0), (0.0, 1.0), (0.0, 0.6), (0.3, 1.0)))
+    rescale = rng.choice((0.0, 0.0, 0.3, 0.7))
+    return build_spec(cfg_scale=rng.uniform(1.5, 4.5), rescale=rescale, terms=terms, window=window)
+
+
+def _subset(rng: random.Random, space: SearchSpace, depths: Mapping[str, int]) -> GuidanceSpec:
+    """Any number of all layers at once, as include-bits propose."""
+    every = [(stack, layer) for stack, depth in depths.items() for layer in range(depth)]
+    chosen = rng.sample(every, rng.randint(2, len(every)))
+    skip = {stack: tuple(layer for where, layer in chosen if where == stack) for stack in depths}
+    terms = (_term(rng, space, {stack: layers for stack, layers in skip.items() if layers}, low=0.15, high=2.0),)
+    return build_spec(cfg_scale=rng.uniform(space.cfg_scale.low, space.cfg_scale.high), terms=terms)
+
+
+def _cfg_only(rng: random.Random, space: SearchSpace) -> GuidanceSpec:
+    rescale = rng.choice((0.0, 0.0, rng.uniform(space.rescale.low, space.rescale.high)))
+    return build_spec(cfg_scale=rng.uniform(space.cfg_scale.low, space.cfg_scale.high), rescale=rescale)
+
+
+def _term(
+    rng: random.Random, space: SearchSpace, skip: Mapping[str, tuple[int, ...]], *, low: float, high: float
+) -> SkipTerm:
+    scale = float(f"{low * (high / low) ** rng.random():.2g}")
+    return SkipTerm(name=next(iter(skip)), skip_layers=skip, skip_op=rng.choice(space.ops), stg_scale=scale)
+
+
+def pairs_of(at: int, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs of setting number ``at``: a run of neighbours that begins where the one before has ended."""
+    begin = at * PAIRS_EACH % len(pairs)
+    return [pairs[(begin + i) % len(pairs)] for i in range(PAIRS_EACH)]
+
+
+def measure(folder: Path, shard: int, shards: int) -> None:
+    """Evaluate every ``shards``-th setting; rows that are there are kept."""
+    from stg_tune import models  # torch is needed here only
+    from stg_tune.studio import ModelRecipe, Studio, versions
+
+    entry = models.entry(MODEL)
+    default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
+    every = settings(load_space(MODEL, entry.depths), entry.depths, default, entry.defaults.num_inference_steps)
+    pairs = crossed_pairs(PAIRS, 1)
+    tasks = [Task(spec=default, pair=pair, role="search") for pair in pairs[shard::shards]]
+    for at in range(shard, len(every), shards):
+        tasks += [Task(spec=every[at].spec, pair=pair, role="search") for pair in pairs_of(at, pairs)]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = EvaluationTable(f"sqlite:///{folder / f'shard{shard}of{shards}.db'}", STUDY)
+    inline = InlineExecutor(Studio(ModelRecipe(model=entry.name)).evaluate)
+    ledger = Ledger(
+        table, BatchingExecutor(inline, entry.batch), versions=versions(), on_evaluation=lambda row, new: None
+    )
+    for _ in ledger.run(tasks):
+        pass
+    table.close()
+
+
+def write(folder: Path, out: Path) -> None:
+    """One row a setting: mean paired gain of every scorer in the default's standard deviations, and its error."""
+    rows = [row.evaluation for path in sorted(folder.glob("shard*.db")) for row in _rows(path)]
+    by_config: dict[str, dict[str, Evaluation]] = {}
+    for row in rows:
+        if not row.error:
+            by_config.setdefault(row.config, {})[row.pair.key] = row
+    from stg_tune import models
+
+    entry = models.entry(MODEL)
+    default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
+    base = by_config[default.hash()]
+    names = list(next(iter(base.values())).scores)
+    spread = {name: stdev(row.scores[name] for row in base.values()) for name in names}
+    every = settings(load_space(MODEL, entry.depths), entry.depths, default, entry.defaults.num_inference_steps)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["design", "setting", "pairs", *(f"{name}{end}" for name in names for end in ("", "_error"))])
+        for item in every:
+            found = [row for key, row in by_config.get(item.spec.hash(), {}).items() if key in base]
+            if len(found) >= PAIRS_EACH // 2:
+                gains = {name: _gains(name, found, base, spread[name]) for name in names}
+                numbers = [f"{x:.4f}" for each in gains.values() for x in (fmean(each), stdev(each) / len(each) ** 0.5)]
+                writer.writerow([item.design, json.dumps(item.spec.to_dict()), len(found), *numbers])
+
+
+def _rows(path: Path) -> list[Row]:
+    table = EvaluationTable(f"sqlite:///{path}", STUDY)
+    rows = table.rows()
+    table.close()
+    return rows
+
+
+def _gains(name: str, rows: Sequence[Evaluation], base: Mapping[str, Evaluation], spread: float) -> list[float]:
+    sign = -1.0 if name in LOWER_IS_BETTER else 1.0
+    return [sign * (row.scores[name] - base[row.pair.key].scores[name]) / spread for row in rows if name in row.scores]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate one shard, or write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.landscape", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/landscape"))
+    parser.add_argument("--shard", default="0/1", help="I/N: every N-th setting, from the I-th (default: 0/1)")
+    parser.add_argument("--write", action="store_true", help="write the table of what is there")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    if options.write:
+        write(options.folder, options.out)
+        return
+    shard, shards = (int(word) for word in options.shard.split("/"))
+    measure(options.folder, shard, shards)
+
+
+if __name__ == "__main__":
+    main()
