@@ -83,7 +83,7 @@ def write_mp4(video: Video, path: str | Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
             _encode(video, file)
-    except OSError as error:
+    except (OSError, av.FFmpegError) as error:
         raise StgTuneError(f"cannot write {target}: {error.strerror or error}") from error
     return target
 

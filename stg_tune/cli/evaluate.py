@@ -65,22 +65,22 @@ def run(arguments: argparse.Namespace) -> int:
         raise StgTuneError(f"--samples must be at least 2, got {arguments.samples}")
     from stg_tune.evaluate.plan import Folder
     from stg_tune.evaluate.run import evaluate, known_row, with_weights
-    from stg_tune.models.loras import check_takes, identity
+    from stg_tune.models.loras import check_takes, identity, parse_loras
     from stg_tune.tune import layout_of
 
+    check_takes(entry, parse_loras(arguments.lora))
     folder = Folder(arguments.out or Path("evaluations") / f"{Path(entry.name).name}-{chosen.name}")
     pictures = _pictures(arguments, chosen, entry, folder)
     draft = _plan(arguments, chosen, entry, [str(path) for path in pictures.paths] if pictures else [])
     recipe = _recipe(arguments, draft, folder)
-    check_takes(entry, recipe.model.loras)
     scorer = recipe.scorer()
     extractor = recipe.extracting()
     plan = with_weights(draft, scorer, extractor)
     plan = replace(plan, weights={**plan.weights, **identity(recipe.model.loras)})
+    layout = layout_of(placement_of(arguments), entry, arguments.model_path)
     folder.begin(plan)
     if pictures:
         pictures.write()
-    layout = layout_of(placement_of(arguments), entry, arguments.model_path)
     show, here = _silent if arguments.quiet else _progress, partial(recipe.evaluate, scorer, extractor)
     try:
         with layout.open(recipe, here, reference=known_row(plan, folder)) as executor:

@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import av
-
 from stg_tune.errors import StgTuneError
 from stg_tune.video import shrunk, write_mp4
 
@@ -44,7 +42,7 @@ class Previews:
         part = clip.with_name(f".{clip.name}.{os.getpid()}")
         try:
             write_mp4(shrunk(video, HEIGHT), part).replace(clip)
-        except (StgTuneError, OSError, av.FFmpegError):
+        except (StgTuneError, OSError):
             _forget(part)
 
 
