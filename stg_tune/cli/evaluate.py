@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder.begin(plan)
     if pictures:
         pictures.write()
-    show, here = _silent if arguments.quiet else _progress, partial(recipe.evaluate, scorer, extractor)
+    show, here = _silent if arguments.quiet else _Progress(), partial(recipe.evaluate, scorer, extractor)
     try:
         with layout.open(recipe, here, reference=known_row(plan, folder)) as executor:
             table = evaluate(
@@ -169,12 +169,19 @@ def _silent(done: int, total: int) -> None:
     """Say nothing."""
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{done} of {total} videos" + ("\n" if done == total else ""))
-        sys.stderr.flush()
-    elif done in (0, total) or done % 50 == 0:
-        complain(f"{done} of {total} videos")
+class _Progress:
+    """One line that is written over on a terminal; elsewhere a line whenever another 50 videos are there."""
+
+    def __init__(self) -> None:
+        self._told = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done} of {total} videos" + ("\n" if done == total else ""))
+            sys.stderr.flush()
+        elif done == total or done // 50 > self._told:
+            self._told = done // 50
+            complain(f"{done} of {total} videos")
 
 
 def _say(plan: EvaluationPlan, table: list[Row], folder: Path, *, as_json: bool) -> None:

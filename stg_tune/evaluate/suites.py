@@ -54,6 +54,8 @@ SUITES = (
             "motion",
             "saturation",
         ),
+        remark="The scorers of real models are VBench's but for imaging_quality, which is CLIP-IQA (VBench's MUSIQ is "
+        "the scorer musiq), and motion_smoothness, whose interpolator is not free to use.",
     ),
     Suite(
         name="i2v-ucf101",
@@ -64,8 +66,8 @@ SUITES = (
         seeds=1,
         features=True,
         scorers=("temporal_flickering", "motion", "saturation"),
-        remark="The model was given prompts. The paper gives an image-to-video model first frames of UCF-101 and takes "
-        "the inception score from another network: these numbers are comparable with each other, not with the paper's.",
+        remark="The paper gives an image-to-video model first frames of UCF-101 and takes the inception score from a "
+        "network of its own: these numbers are comparable with each other, not with the paper's.",
     ),
     Suite(
         name="scale-curve",

@@ -90,6 +90,11 @@ class Generator:
         image_source: ImageSource | None = None,
     ) -> None:
         """Take what is not given from the model's record; the pipeline's progress bar is silenced."""
+        if num_inference_steps is not None and num_inference_steps < entry.least_steps:
+            raise StgTuneError(
+                f"{entry.name} cannot denoise in {num_inference_steps} step(s): its schedule needs at least "
+                f"{entry.least_steps}"
+            )
         self.pipeline = pipeline
         self.entry = entry
         self.image_source = image_source or _image_source(entry)

@@ -129,6 +129,8 @@ class ModelEntry:
     """One line for ``stg-tune models``."""
     batch: int = 1
     """Videos of one setting that a search generates at once; more pays off where one video leaves the machine idle."""
+    least_steps: int = 1
+    """Denoising steps that the pipeline cannot do with fewer of."""
     fetcher: str = ""
     """``module:function``; ``function(entry, path: Path | None)`` has all files on this machine; empty: they are."""
     repository: str = ""

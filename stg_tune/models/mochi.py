@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PIPELINE_CLASS = "MochiPipeline"
 """``_class_name`` in the ``model_index.json`` of this family."""
 REPOSITORY = "genmo/mochi-1-preview"
+LEAST_STEPS = 2
+"""The linear and the quadratic half of its schedule have a step each (``linear_quadratic_schedule`` of diffusers)."""
 
 ENTRIES = (
     ModelEntry(
@@ -28,6 +30,7 @@ ENTRIES = (
         loader="stg_tune.models.pipelines:load_published",
         repository=REPOSITORY,
         embedded=False,
+        least_steps=LEAST_STEPS,
         summary="Mochi 1 preview (10 B parameters), text to video",
     ),
     ModelEntry(
@@ -39,6 +42,7 @@ ENTRIES = (
         source="embedded",
         loader="stg_tune.models.pipelines:load_embedded",
         embedded=True,
+        least_steps=LEAST_STEPS,
         summary="the same architecture, small, trained on moving handwritten digits; runs on two CPU cores",
     ),
 )

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stg_tune.cli.main import main
+from stg_tune import models
+from stg_tune.cli import evaluate as command
+from stg_tune.cli.main import main, parser
+from stg_tune.evaluate.plan import Folder
+from stg_tune.evaluate.suites import suite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +40,24 @@ def test_mistakes_are_one_message(
     assert not out.exists()
 
 
+def test_a_model_that_continues_a_picture_is_given_first_frames_and_no_score_of_a_prompt(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(3):
+        (data / f"{number}.mp4").write_bytes(b"")
+    folder, chosen, entry = Folder(tmp_path / "run"), suite("scale-curve"), models.entry("svd")
+    words = ["--suite", chosen.name, "--data", str(data), "--samples", "16"]
+    arguments = parser().parse_args(["evaluate", "--model", "svd", *words])
+    pictures = command._pictures(arguments, chosen, entry, folder)
+    assert pictures is not None
+    plan = command._plan(arguments, chosen, entry, [str(path) for path in pictures.paths])
+    names = ["00000-0.png", "00001-1.png"]  # eight noises a picture
+    assert {pair.prompt for pair in plan.pairs} == {str(folder.path / "first_frames" / name) for name in names}
+    assert "alignment" in chosen.scorers
+    assert plan.scorers == tuple(name for name in chosen.scorers if name != "alignment")
+    assert not folder.path.exists()
+
+
 @pytest.mark.slow
 def test_a_suite_runs_on_the_embedded_model_and_goes_on_in_its_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -50,6 +72,13 @@ def test_a_suite_runs_on_the_embedded_model_and_goes_on_in_its_folder(
     assert set(first["weights"]) >= {"extractor", "aesthetic", "temporal_lpips"}
     assert len(list((tmp_path / "run" / "features").iterdir())) == 3
     results = (tmp_path / "run" / "results.jsonl").read_text()
+    others = [*arguments[:-3], str(tmp_path / "single"), "--batch", "1", "--json"]
+    assert main(others) == 0  # above, the three were made in one batch
+    captured = capsys.readouterr()
+    single = json.loads(captured.out)
+    assert captured.err.splitlines() == ["stg-tune: 0 of 3 videos", "stg-tune: 3 of 3 videos"]
+    for row, alone in zip(first["table"], single["table"], strict=True):
+        assert row["mean"] == pytest.approx(alone["mean"], rel=1e-3, abs=1e-4), row["metric"]
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out) == first
     assert (tmp_path / "run" / "results.jsonl").read_text() == results

@@ -111,6 +111,13 @@ def test_a_window_with_its_own_cfg_runs_although_the_rest_has_none(generator: Ge
     assert _apart(generator(spec, PAIR).video, generator(GuidanceSpec(cfg_scale=1.0), PAIR).video) > 0
 
 
+def test_a_schedule_that_needs_more_steps_says_so(random_pipeline: OpenSoraPipeline, random_entry: ModelEntry) -> None:
+    entry = replace(random_entry, least_steps=2)
+    Generator(random_pipeline, entry, num_inference_steps=2)
+    with pytest.raises(StgTuneError, match=r"cannot denoise in 1 step\(s\): its schedule needs at least 2"):
+        Generator(random_pipeline, entry, num_inference_steps=1)
+
+
 def test_steps_and_size_can_be_chosen(random_pipeline: OpenSoraPipeline, random_entry: ModelEntry) -> None:
     small = Generator(random_pipeline, random_entry, num_inference_steps=1, height=16, width=24, num_frames=3)
     made = small(PLAIN, PAIR)

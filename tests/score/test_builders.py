@@ -20,6 +20,7 @@ from stg_tune.score.parts import Parts
 from stg_tune.score.placement import Placement
 from stg_tune.score.registry import DEFAULT, RECIPES
 from stg_tune.score.smoothness import MotionSmoothness
+from stg_tune.search import load_space, space_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +93,15 @@ def test_the_default_scorers_share_one_pass_of_clip(parts: Parts, monkeypatch: p
     assert len(calls) == 1
     assert tuple(scores) == DEFAULT
     assert all(score.value is not None for score in scores.values())
+
+
+@pytest.mark.parametrize("space", space_names())
+def test_the_default_scorers_are_what_the_objective_of_a_search_asks_for(space: str, parts: Parts) -> None:
+    objective = load_space(space).objective
+    objective.check({kind.name: kind for kind in build(DEFAULT, parts).kinds})
+    assert set(objective.weights) <= set(DEFAULT)
+    assert {"aesthetic", "imaging_quality", "temporal_lpips"} <= set(objective.weights)
+    assert {"motion", "saturation"} <= {guard.scorer for guard in objective.guards}
 
 
 def test_frames_are_resized_once_for_every_size(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

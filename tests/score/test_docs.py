@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from stg_tune.evaluate.suites import SUITES
 from stg_tune.score import conformance
@@ -38,6 +40,14 @@ def test_every_scorer_is_in_the_table(recipe: object, parts: object) -> None:
     if recipe.name != "dynamic_degree":  # its network is too large for a test
         (kind,) = build([recipe.name], parts).kinds
         assert better == {"maximize": "more", "minimize": "less"}[kind.direction]
+
+
+def test_nothing_non_commercial_is_installed_and_what_scorers_need_is_named_with_its_licence() -> None:
+    wanted = [Requirement(line) for line in metadata.requires("stg-tune") or []]
+    assert not {"pyiqa", "vbench"} & {need.name for need in wanted}
+    for package in ("open_clip_torch", "lpips", "torchvision"):
+        assert any(need.name.replace("-", "_") == package for need in wanted)
+        assert re.search(rf"`{package}` \((MIT|BSD-\d-Clause)\)", PAGE)
 
 
 def test_every_suite_is_in_the_table() -> None:
