@@ -103,7 +103,7 @@ PARTS = (
             *("benchmarks/scorers.py", "--frames", "9", "--height", "128", "--width", "160"),
             *("--clip", "vit-b-32", "--repeats", "3", "--out", "{out}"),
         ),
-        figures=_figures(("scorers, times faster than the way of VBench (small videos)", "times_faster.default", "more")),
+        figures=_figures(("scorers, times faster than the VBench way (small videos)", "times_faster.default", "more")),
     ),
     Part(
         name="claims",
