@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 from benchmarks.rivals import GRACE, SLOTS, Court, slots
 from stg_tune.search.encoding import Encoding
 from stg_tune.search.tune import METRIC, GuidanceTrial, Problem
+from stg_tune.search.workers.cluster import LocalCluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +121,7 @@ def run_ray_tune(court: Court, seed: int, budget: int) -> Recorder:
         del trial_id, result
         return len(recorder.steps) >= steps
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, closing(LocalCluster(cpus=1, gpus=0)):
         tune.Tuner(
             type("BoundSlotTrial", (SlotTrial,), {"problem": problem, "plan": plan}),
             tune_config=tune.TuneConfig(

@@ -121,7 +121,10 @@ def test_every_method_keeps_its_budget_and_only_gets_better_by_its_own_numbers(n
 
 @pytest.mark.slow
 def test_ray_tune_is_counted_as_it_ran(simulator, plan):
+    import ray
+
     trail = rivals.ray_tune(simulator, plan, 3, 120)
+    assert not ray.is_initialized()
     assert trail[0].spec == plan.baseline
     assert trail[-1].spent <= 130
 
