@@ -13,11 +13,13 @@ from stg_tune.search.progress import Tracker, silent
 from stg_tune.search.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from optuna.trial import FrozenTrial
 
     from stg_tune.search import Evaluate, SearchPlan, SearchResult
+    from stg_tune.search.bench import Measurement
     from stg_tune.search.storage import Row
 
 
@@ -64,11 +66,30 @@ class NoStore:
         """Forget."""
 
 
-def search_in_memory(plan: SearchPlan, evaluate: Evaluate) -> SearchResult:
-    """The result that ``run_search`` would give in an empty folder, several times as fast when evaluations are free."""
+def search_in_memory(
+    plan: SearchPlan, evaluate: Evaluate, on_lead: Callable[[GuidanceSpec], None] = lambda spec: None
+) -> SearchResult:
+    """The result that ``run_search`` would give in an empty folder, several times as fast when evaluations are free.
+
+    Args:
+        plan: What is searched.
+        evaluate: Answers.
+        on_lead: Called with what the search holds to be best, whenever that changes.
+    """
     allowance = Allowance(budget=plan.budget, evaluations=parse_budget(plan.budget).evaluations)
     run = RunFile(plan=plan, storage="", allowances=(allowance,))
     # Session opens its storage by URL, and the commit of every row is three quarters of a simulated search
     storage = patch.multiple("stg_tune.search.session", EvaluationTable=NoTable, TrialStore=NoStore)
     with storage, patch.object(GuidanceSpec, "hash", _remembered):
-        return Session(run, InlineExecutor(evaluate), Tracker(silent, None), directory=None).run()
+        session = _Watched(run, InlineExecutor(evaluate), Tracker(silent, None), directory=None)
+        session.on_lead = on_lead
+        return session.run()
+
+
+class _Watched(Session):
+    """Tells who leads."""
+
+    on_lead: Callable[[GuidanceSpec], None]
+
+    def _lead_in_sample(self, name: str, leader: Measurement) -> None:
+        self.on_lead(leader.spec)

@@ -162,33 +162,28 @@ def _spec(trial: Any, plan: SearchPlan, chosen: Mapping[str, tuple[int, ...]]) -
 
 
 def ours(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
-    """``stg-tune search``: CFG line, screen, TPE over ranked layers, and the choice on held-out pairs."""
+    """``stg-tune search``: CFG line, screen, surrogate over ranked layers, and the choice on held-out pairs."""
     del seed, budget  # both are in the plan
-    court = _Listener(simulator, plan)
-    race = search_in_memory(plan, court.listen).race
+    tally = _Tally(simulator)
+    trail = [Step(spent=0, spec=plan.baseline)]
+    race = search_in_memory(plan, tally.evaluate, lambda spec: trail.append(Step(spent=tally.spent, spec=spec))).race
     if race is not None and race.winner is not None:
-        court.trail.append(Step(spent=court.before(race.confirm), spec=race.winner.spec))
-    return court.trail
+        trail.append(Step(spent=tally.before(race.confirm), spec=race.winner.spec))
+    return trail
 
 
-class _Listener(Court):
-    """Follows a search from its evaluations: the same rule as for everybody decides what is its best."""
+@dataclass
+class _Tally:
+    """Counts evaluations, and remembers how many there were when a pair was first touched."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._left = {pair.key for pair in self.plan.search_pairs}
-        self._done: set[str] = {self.plan.baseline.hash()}
-        self._when: dict[str, int] = {}
+    simulator: Simulator
+    spent: int = 0
+    _when: dict[str, int] = field(default_factory=dict)
 
-    def listen(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
-        """Evaluate, and look whether a setting has now been seen on all search pairs."""
-        row = self.evaluate(spec, pair)
+    def evaluate(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
+        self.spent += 1
         self._when.setdefault(pair.key, self.spent)
-        key = spec.hash()
-        if key not in self._done and self._left <= self._seen[key].keys():
-            self._done.add(key)
-            self.full(spec)
-        return row
+        return self.simulator(spec, pair)
 
     def before(self, confirm: tuple[Pair, ...]) -> int:
         """Evaluations before the first confirmation pair was touched."""

@@ -70,7 +70,7 @@ ROPE_SPAN = (0.1, 2.8)
 class Steps:
     """Length of the stages."""
 
-    vae: int = 2_000
+    vae: int = 1_400
     """The autoencoder, 2 whole videos a step."""
     denoiser: int = 5_500
     """Transformer and text encoder, 64 cached videos a step."""

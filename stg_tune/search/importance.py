@@ -12,7 +12,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import create_trial
 
 from stg_tune.search.encoding import Encoding
-from stg_tune.search.study import distribution
+from stg_tune.search.proposals import distribution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

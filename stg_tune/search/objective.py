@@ -22,6 +22,8 @@ GuardRule = Literal["at_least_fraction", "at_most_fraction", "drop_at_most_sd"]
 ``drop_at_most_sd``: how many baseline standard deviations the mean may get worse."""
 MOST_PRICE = 100.0
 """Baseline standard deviations; a price that no gain can pay is a slip of the pen."""
+FAILED_PAIRS = "failed pairs"
+"""Name of the guard that every objective has."""
 LEAST_FOR_UNIT = 10
 """Fewer pairs are not taken for a new unit."""
 
@@ -206,7 +208,7 @@ class Judge:
     def violations(self, rows: Sequence[Evaluation]) -> dict[str, float]:
         """Guard name -> by how much it is broken (``> 0`` is broken), plus the share of failed pairs."""
         broken = {guard.name: self._violation(guard, rows) for guard in self.objective.guards}
-        return {**broken, "failed pairs": fmean(bool(row.error) for row in rows) if rows else 0.0}
+        return {**broken, FAILED_PAIRS: fmean(bool(row.error) for row in rows) if rows else 0.0}
 
     def _part(self, name: str, row: Evaluation, reference: Evaluation) -> float:
         if row.error or name not in row.scores:

@@ -58,6 +58,8 @@ class ScreenTable:
     """One a (stack, op, layer), in that order."""
     orders: Orders
     """(stack, op) -> layers, best first."""
+    measured: tuple[Measurement, ...] = ()
+    """The measurements behind ``scores``."""
 
 
 def single_layers(space: SearchSpace, depths: Mapping[str, int]) -> list[Place]:
@@ -112,7 +114,7 @@ def run_screen(
         plain = bench.measure([reference], deeper)[0]
         known.update(zip(top, bench.measure([known[place].spec for place in top], deeper), strict=True))
     scores = tuple(_score(place, known, plain) for place in places)
-    return ScreenTable(reference=reference, scores=scores, orders=rank(scores))
+    return ScreenTable(reference=reference, scores=scores, orders=rank(scores), measured=tuple(known.values()))
 
 
 def rank(scores: Sequence[LayerScore]) -> Orders:

@@ -11,11 +11,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from stg_tune.folder import RunFolder
+from stg_tune.search.belief import Belief, Learner
 from stg_tune.search.bench import Bench, Measurement
 from stg_tune.search.budget import ARMS, Division, divide, parse_budget, search_pairs_of, select_pairs
 from stg_tune.search.cfg_line import CfgLine, run_cfg_line
 from stg_tune.search.encoding import Encoding, Params, is_cfg_only
 from stg_tune.search.executor import Executor, Task
+from stg_tune.search.features import Features
 from stg_tune.search.fidelity import FULL, steps_at
 from stg_tune.search.fidelity_check import FidelityCheck, check_cost, pointless, run_check
 from stg_tune.search.inverse import params_of
@@ -66,13 +68,20 @@ def repeated_finalists(division: Division) -> int:
     return TRIAL_FINALISTS * division.search_pairs
 
 
-def best_trials(trials: Sequence[Trial]) -> list[Trial]:
-    """The best trials with skip guidance that keep the guards; a stopped one only when no other is there."""
-    able = [trial for trial in trials if trial.measurement.feasible and not trial.repeated]
-    stg = [trial for trial in able if not is_cfg_only(trial.measurement.spec)]
-    stg.sort(key=lambda trial: (not trial.pruned, trial.measurement.mean), reverse=True)
-    whole = [trial for trial in stg if not trial.pruned]
-    return whole[:TRIAL_FINALISTS] or stg[:1]
+def best_trials(trials: Sequence[Trial], belief: Belief) -> list[Trial]:
+    """The trials with skip guidance of which most is expected and that surely enough keep the guards.
+
+    A stopped trial is taken only when no other is there, and what was measured decides when nothing is sure.
+    """
+    stg = [trial for trial in trials if not trial.repeated and not is_cfg_only(trial.measurement.spec)]
+    places = {item.config: place for place, (item, _) in enumerate(belief.ranking())}
+    sure = [trial for trial in stg if trial.measurement.config in places]
+    sure.sort(key=lambda trial: (trial.pruned, places[trial.measurement.config]))
+    able = [trial for trial in stg if trial.measurement.feasible]
+    able.sort(key=lambda trial: (not trial.pruned, trial.measurement.mean), reverse=True)
+    ranked = sure or able
+    whole = [trial for trial in ranked if not trial.pruned]
+    return whole[:TRIAL_FINALISTS] or ranked[:1]
 
 
 class Session:
@@ -121,6 +130,8 @@ class Session:
         self._begin("cfg", division.cfg)
         self._cfg_line = run_cfg_line(bench, self._plan.space, self._plan.baseline, pairs, division.cfg)
         best = self._cfg_line.best
+        if best != self._plan.baseline:
+            self._lead_in_sample("best CFG", bench.measure([best], pairs)[0])
         trying = self._choose_fidelity(bench, self._cfg_line, divide_plan(self._plan, evaluations[:1]))
         self._begin("screen", division.screen)
         self._screen = run_screen(trying, self._plan.space, self._plan.depths, best, pairs, division.screen)
@@ -210,8 +221,16 @@ class Session:
         encoding = Encoding(space=self._plan.space, orders=screen.orders, num_steps=steps)
         previews = RunFolder(path=self._directory).previews if self._directory else None
         store = TrialStore(self._run.storage, self._plan.model, read_only=self._directory is None, previews=previews)
+        learner, earlier = self._prior(bench, screen)
         study = self._study = TrialStudy(
-            encoding, bench, self._pairs, seed=self._plan.seed, store=store, on_best=self._lead_in_sample
+            encoding,
+            bench,
+            self._pairs,
+            seed=self._plan.seed,
+            store=store,
+            on_lead=self._lead_in_sample,
+            learner=learner,
+            earlier=earlier,
         )
         starts, others = self._starts(encoding)
         for spec in others:
@@ -219,7 +238,18 @@ class Session:
         replayed = study.replay()
         for params in starts[:replayed]:  # a run from before these were told to the sampler
             study.warm_spec(encoding.decode(params), end)
+        study.believe()
         study.run([*starts, *suggest(screen, encoding)], end)
+
+    def _prior(self, bench: Bench, screen: ScreenTable) -> tuple[Learner, list[Measurement]]:
+        """What learns in this search, and what the stages before have measured at the fidelity of the trials."""
+        assert self._baseline is not None
+        assert self._cfg_line is not None
+        baseline = self._reference or self._baseline
+        learner = Learner(Features(space=self._plan.space, depths=self._plan.depths), baseline)
+        full = () if self._reference else (*self._cfg_line.points, *self._published.values())
+        distinct = {item.config: item for item in (*full, *screen.measured)}
+        return learner, [item for config, item in distinct.items() if config != baseline.config]
 
     def _starts(self, encoding: Encoding) -> tuple[list[Params], list[GuidanceSpec]]:
         """Published settings and warm starts as numbers to try first, and the warm starts that have no numbers."""
@@ -231,8 +261,8 @@ class Session:
         numbers = {encoding.decode(params).hash(): params for _, params in found if params is not None}
         return list(numbers.values()), [spec for spec, params in found if params is None and spec in warm]
 
-    def _lead_in_sample(self, trial: Trial) -> None:
-        self._tracker.leader(f"trial {trial.number}", trial.measurement.interval(), held_out=False)
+    def _lead_in_sample(self, name: str, leader: Measurement) -> None:
+        self._tracker.leader(name, leader.interval(), held_out=False)
 
     def _run_race(self, bench: Bench, best_cfg: GuidanceSpec) -> Race:
         division = self._division
@@ -258,9 +288,11 @@ class Session:
 
     def _finalists(self, bench: Bench, best_cfg: GuidanceSpec) -> list[Finalist]:
         """The best trials, every published setting that keeps the guards, and the best CFG-only setting."""
+        assert self._study is not None
+        best = best_trials(self._new_trials(), self._study.believe())
         trials = [
             Finalist(name=f"trial {trial.number}", origin="search", in_sample=measured)
-            for trial, measured in self._at_full(bench, best_trials(self._new_trials()))
+            for trial, measured in self._at_full(bench, best)
         ]
         published = [
             Finalist(name=f"published: {name}", origin="published", in_sample=measured)

@@ -1,4 +1,4 @@
-"""The optimiser: Optuna proposes, the table answers, a Wilcoxon pruner stops what is clearly worse.
+"""The trials: Optuna proposes, the table answers, a Wilcoxon pruner stops what is clearly worse.
 
 The live study is in memory; each finished trial is copied into the storage, which therefore never holds a trial that is
 half done. A trial's seed depends only on the run's seed and the number of finished trials, so a resumed run proposes
@@ -17,29 +17,30 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import GuidanceSpec, Pair
+from stg_tune.search.encoding import is_cfg_only
 from stg_tune.search.patience import patiently, reason
 from stg_tune.search.previews import artifact
+from stg_tune.search.proposals import SurrogateSampler, distribution
 from stg_tune.search.storage import connect_arguments, tune_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from stg_tune.search.belief import Belief, Learner
     from stg_tune.search.bench import Bench, Measurement
-    from stg_tune.search.encoding import Encoding, Knob, Params
+    from stg_tune.search.encoding import Encoding, Params
 
 PRUNE_AT = 0.1
 """One-sided p below which a trial is stopped; with it nothing can be stopped before the fourth pair."""
 PRUNE_FROM = 3
 """Pairs before the first test."""
-STARTUP_TRIALS = 10
-"""Trials, warm starts included, before the Parzen estimator takes over from random sampling."""
 MAX_REPEATS = 30
 """Proposals in a row that were known already, after which the space counts as exhausted."""
 FAILED_VALUE = -10.0
@@ -71,7 +72,9 @@ class TrialStudy:
         pairs: Search pairs, at least 6 (fewer can never reach ``PRUNE_AT``).
         seed: Of the sampler.
         store: Where finished trials are kept.
-        on_best: Called with each trial that is better than all before it.
+        on_lead: Called with name and measurement of what is held to be best, whenever that changes.
+        learner: Learns from what was measured; the sampler proposes by it.
+        earlier: Settings other than the baseline that the stages before have measured, each once.
     """
 
     def __init__(
@@ -82,11 +85,14 @@ class TrialStudy:
         *,
         seed: int,
         store: TrialStore,
-        on_best: Callable[[Trial], None],
+        on_lead: Callable[[str, Measurement], None],
+        learner: Learner,
+        earlier: Sequence[Measurement],
     ) -> None:
         self._encoding, self._bench, self._pairs = encoding, bench, pairs
-        self._seed, self._store, self._on_best = seed, store, on_best
-        self._best = float("-inf")
+        self._seed, self._store, self._on_lead = seed, store, on_lead
+        self._learner, self._earlier = learner, tuple(earlier)
+        self._leader = ""
         self._distributions = {knob.name: distribution(knob) for knob in encoding.knobs()}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(direction="maximize", pruner=_pruner())
@@ -124,10 +130,39 @@ class TrialStudy:
             self._keep(self._bench.measure([spec], self._pairs)[0], {}, pruned=False)
 
     def _ask(self, number: int, params: Params | None) -> optuna.Trial:
-        self._study.sampler = _sampler(self._seed, number)
-        if params is not None:
+        seed = _seed_of(self._seed, number)
+        if params is None:
+            self._study.sampler = self._sampler(seed)
+        else:
+            self._study.sampler = optuna.samplers.RandomSampler(seed=seed)  # is asked, though nothing is left to it
             self._study.enqueue_trial({name: self._typed(name, value) for name, value in params.items()})
         return self._study.ask(self._distributions)
+
+    def _sampler(self, seed: int) -> SurrogateSampler:
+        belief = self.believe()
+        tried = {config: trial.params for config, trial in self._told.items() if trial.params}
+        known = {item.config for item in belief.measured} | set(self._told)
+        return SurrogateSampler(self._encoding, belief, tried, known, seed=seed)
+
+    def believe(self) -> Belief:
+        """What is believed after all that was measured so far; a new leader is announced."""
+        found = {item.config: item for item in self._earlier}
+        for trial in self.trials:
+            before = found.get(trial.measurement.config)
+            if before is None or len(before.rows) <= len(trial.measurement.rows):
+                found[trial.measurement.config] = trial.measurement
+        belief = self._learner.learn([*found.values()])
+        leader = belief.leader()
+        if leader is not None and leader[0].config != self._leader:
+            self._leader = leader[0].config
+            self._on_lead(self._name(leader[0]), leader[0])
+        return belief
+
+    def _name(self, measurement: Measurement) -> str:
+        trial = self._told.get(measurement.config)
+        if trial is not None:
+            return f"trial {trial.number}"
+        return "best CFG" if is_cfg_only(measurement.spec) else "single layer"
 
     def _typed(self, name: str, value: float) -> float:
         return int(value) if isinstance(self._distributions[name], IntDistribution) else float(value)
@@ -183,9 +218,6 @@ class TrialStudy:
         )
         self.trials.append(trial)
         self._told.setdefault(config, trial)
-        if measurement.feasible and not pruned and measurement.mean > self._best:
-            self._best = measurement.mean
-            self._on_best(trial)
         return trial
 
 
@@ -271,26 +303,11 @@ def _report_all(trial: optuna.Trial, measurement: Measurement, pairs: Sequence[P
             trial.report(measurement.deltas[pair.key], step)
 
 
-def _sampler(seed: int, number: int) -> optuna.samplers.TPESampler:
-    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
-    return optuna.samplers.TPESampler(
-        n_startup_trials=STARTUP_TRIALS,
-        n_ei_candidates=24,
-        seed=int.from_bytes(digest[:4], "big"),
-        multivariate=False,
-        group=False,
-        constant_liar=True,
-    )
+def _seed_of(seed: int, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "big")
 
 
 def _pruner() -> optuna.pruners.WilcoxonPruner:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.pruners.WilcoxonPruner(p_threshold=PRUNE_AT, n_startup_steps=PRUNE_FROM)
-
-
-def distribution(knob: Knob) -> IntDistribution | FloatDistribution:
-    """The values of a knob as Optuna knows them."""
-    if knob.whole:
-        return IntDistribution(int(knob.low), int(knob.high))
-    return FloatDistribution(knob.low, knob.high, log=knob.log)

@@ -30,7 +30,8 @@ from stg_tune.search.driver import snapshot
 from stg_tune.search.encoding import Encoding
 from stg_tune.search.executor import Task, attempt
 from stg_tune.search.objective import Judge
-from stg_tune.search.study import FAILED_VALUE, distribution
+from stg_tune.search.proposals import distribution
+from stg_tune.search.study import FAILED_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -313,7 +313,7 @@ def test_a_run_from_before_warm_starts_were_proposals_keeps_them(landscape, make
 
 def test_a_space_with_two_parts_and_restarts_is_searched(landscape, make_plan, tmp_path):
     scene = landscape(name="d1", noise=0.4)
-    plan = make_plan(scene, budget="260", prompts=200)
+    plan = make_plan(scene, budget="500", prompts=200)
 
     def between(low, high):
         return Range(low=low, high=high, why="a test", source="a test")

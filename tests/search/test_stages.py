@@ -5,10 +5,12 @@ import math
 import pytest
 
 from stg_tune.records import Evaluation, GuidanceSpec
+from stg_tune.search.belief import Learner
 from stg_tune.search.bench import Bench
 from stg_tune.search.cfg_line import run_cfg_line
 from stg_tune.search.encoding import Encoding
 from stg_tune.search.executor import InlineExecutor
+from stg_tune.search.features import Features
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.screen import LayerScore, rank, run_screen, suggest
 from stg_tune.search.storage import EvaluationTable
@@ -92,8 +94,17 @@ def make_study(make_bench):
         plan, pairs, bench, url = make_bench(evaluate, scene, name=name)
         table = run_screen(bench, plan.space, plan.depths, plan.baseline, pairs, 66)
         encoding = Encoding(space=plan.space, orders=table.orders, num_steps=plan.num_steps)
-        note = (lambda trial: found.append(trial)) if found is not None else lambda trial: None
-        study = TrialStudy(encoding, bench, pairs, seed=1, store=TrialStore(url, "m"), on_best=note)
+        baseline = bench.measure([plan.baseline], pairs)[0]
+        study = TrialStudy(
+            encoding,
+            bench,
+            pairs,
+            seed=1,
+            store=TrialStore(url, "m"),
+            on_lead=lambda name, leader: found.append((name, leader)) if found is not None else None,
+            learner=Learner(Features(space=plan.space, depths=plan.depths), baseline),
+            earlier=table.measured,
+        )
         return study, bench, suggest(table, encoding)
 
     return make
@@ -109,9 +120,12 @@ def test_trials_start_from_the_screen_are_paired_pruned_and_stay_in_budget(lands
     assert [dict(trial.params)["op"] for trial in study.trials[: len(starts)]] == [start["op"] for start in starts]
     assert any(trial.pruned for trial in study.trials)
     assert all(4 <= len(trial.measurement.rows) < 8 for trial in study.trials if trial.pruned and not trial.repeated)
-    assert found[-1].measurement.mean == max(
-        trial.measurement.mean for trial in study.trials if trial.measurement.feasible and not trial.pruned
-    )
+    belief = study.believe()
+    leader = belief.leader()
+    assert leader is not None
+    assert found[-1][1].config == leader[0].config
+    assert len(found) > 1  # the trials found something better than the screen
+    assert scene.quality(leader[0].spec) > max(scene.quality(item.spec) for item in study._earlier)
     stored = study._store.finished()
     assert [trial.value for trial in stored] == [trial.measurement.mean for trial in study.trials]
     assert all(trial.state.name == "COMPLETE" for trial in stored)

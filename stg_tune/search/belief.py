@@ -1,0 +1,187 @@
+"""What a search believes of settings after what it has measured: gain, and whether the guards hold.
+
+One process learns the gain, one each the violation of a guard. Pairs differ, and settings see different numbers of
+them, so what all settings gain on a pair is estimated and taken off first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtr
+
+from stg_tune.search.objective import FAILED_PAIRS
+from stg_tune.search.surrogate import MEDIANS, Observations, Surrogate, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from stg_tune.records import GuidanceSpec
+    from stg_tune.search.bench import Measurement
+    from stg_tune.search.features import Features
+
+FITS = (8, 12, 20, 32, 50, 80, 120)
+"""Numbers of settings at which the processes' numbers are fitted; more of them hardly move the fit and cost time."""
+MOST = 400
+"""Settings that a process remembers; its cost grows with their third power."""
+FLOOR = -1.0
+"""Gains below this count by their logarithm: how bad a bad setting is does not matter."""
+PAIR_VARIANCE = 0.15
+"""Prior variance of what all settings gain on a pair."""
+FAILURES = 0.05
+"""Expected share of failed pairs that still counts as none."""
+SURE = 0.8
+"""Probability of keeping all guards from which on a setting may lead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What is expected of settings, (settings,) each."""
+
+    gain: NDArray[np.float64]
+    """Mean gain over the baseline, in its standard deviations."""
+    deviation: NDArray[np.float64]
+    """Standard deviation of that."""
+    keeps: NDArray[np.float64]
+    """Probability that every guard holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Guard:
+    surrogate: Surrogate
+    unit: float
+    baseline: float
+
+    def keeps(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        mean, deviation = self.surrogate(features)
+        return np.asarray(ndtr(-(mean * self.unit + self.baseline) / (deviation * self.unit)), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Belief:
+    """Gains and guards, learnt from measurements."""
+
+    features: Features
+    """Of settings."""
+    measured: tuple[Measurement, ...]
+    """What it was learnt from, without the baseline."""
+    _gain: Surrogate
+    _guards: tuple[_Guard, ...]
+
+    def __call__(self, specs: Sequence[GuidanceSpec]) -> Outlook:
+        """What is expected of ``specs``."""
+        features = self.features(specs)
+        gain, deviation = self._gain(features)
+        keeps = np.ones(len(features))
+        for guard in self._guards:
+            keeps = keeps * guard.keeps(features)
+        return Outlook(gain=gain, deviation=deviation, keeps=keeps)
+
+    def leader(self) -> tuple[Measurement, float] | None:
+        """The measured setting of greatest expected gain among those that surely enough keep the guards, and its gain.
+
+        Returns:
+            ``None`` when there is none that is expected to be better than the baseline.
+        """
+        ranked = self.ranking()
+        return ranked[0] if ranked and ranked[0][1] > 0 else None
+
+    def ranking(self) -> list[tuple[Measurement, float]]:
+        """The measured settings that surely enough keep the guards, with what is expected of them, best first."""
+        found = self([item.spec for item in self.measured])
+        able = [(item, float(found.gain[at])) for at, item in enumerate(self.measured) if found.keeps[at] >= SURE]
+        return sorted(able, key=lambda pair: -pair[1])
+
+
+class Learner:
+    """Learns beliefs; the numbers of its processes are fitted now and then and kept between.
+
+    Args:
+        features: Of settings.
+        baseline: The model's default, whose gain is 0.
+    """
+
+    def __init__(self, features: Features, baseline: Measurement) -> None:
+        self._features, self._baseline = features, baseline
+        self._numbers: dict[bytes, NDArray[np.float64]] = {}
+
+    def learn(self, measured: Sequence[Measurement]) -> Belief:
+        """What is to be believed after measurements; the same ones in the same order give the same belief.
+
+        Args:
+            measured: Settings other than the baseline in the order they were measured, each once; those without any
+                compared pair are left out, and of more than ``MOST`` the worst.
+        """
+        known = _most_telling([item for item in measured if item.deltas])
+        rows = self._features([self._baseline.spec, *(item.spec for item in known)])
+        pairs = np.array([math.inf, *(len(item.deltas) for item in known)])
+        gain = self._gains(known, rows, pairs)
+        guards = [self._guard(name, known, rows, pairs) for name in _told_apart(self._baseline, known)]
+        return Belief(features=self._features, measured=known, _gain=gain, _guards=tuple(guards))
+
+    def _gains(self, known: Sequence[Measurement], rows: NDArray[np.float64], pairs: NDArray[np.float64]) -> Surrogate:
+        """Learn twice: first as if all pairs were alike, then with what each of them gives to everybody taken off."""
+        first = self._process(Observations(features=rows, values=_column(known, {}), pairs=pairs))
+        luck = _luck(known, first(rows[1:])[0], first.noise)
+        seen = Observations(features=rows, values=_column(known, luck), pairs=pairs)
+        return Surrogate(seen=seen, likeness=first.likeness, numbers=first.numbers)
+
+    def _guard(
+        self, name: str, known: Sequence[Measurement], rows: NDArray[np.float64], pairs: NDArray[np.float64]
+    ) -> _Guard:
+        start = self._baseline.violations[name]
+        values = np.array([0.0, *(item.violations[name] - start for item in known)])
+        unit = float(values[: fitted_at(len(values)) or None].std()) or float(values.std())
+        surrogate = self._process(Observations(features=rows, values=values / unit, pairs=pairs))
+        return _Guard(surrogate=surrogate, unit=unit, baseline=start - (FAILURES if name == FAILED_PAIRS else 0.0))
+
+    def _process(self, seen: Observations) -> Surrogate:
+        """Fitted numbers are kept by what they were fitted to: a resumed run must come to the same ones."""
+        likeness, part = self._features.likeness, seen.first(fitted_at(len(seen.values)))
+        key = part.digest()
+        if key not in self._numbers:
+            self._numbers[key] = fit(part, likeness) if len(part.values) else MEDIANS
+        return Surrogate(seen=seen, likeness=likeness, numbers=self._numbers[key])
+
+
+def fitted_at(count: int) -> int:
+    """How many of ``count`` observations the numbers are fitted to: ``FITS`` with growing gaps."""
+    return max((at for at in FITS if at <= count), default=0)
+
+
+def _most_telling(known: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """All of them, or those the numbers are fitted to and the best of the others, in the order they were measured."""
+    first = FITS[-1]
+    best = sorted(range(first, len(known)), key=lambda at: -known[at].mean)[: MOST - first]
+    return (*known[:first], *(known[at] for at in sorted(best)))
+
+
+def _column(known: Sequence[Measurement], luck: Mapping[str, float]) -> NDArray[np.float64]:
+    """Gains of the baseline and of all others, what their pairs give to everybody taken off."""
+    lucky = [math.fsum(luck.get(key, 0.0) for key in item.deltas) / len(item.deltas) for item in known]
+    return np.array([0.0, *(_bounded(item.mean - part) for item, part in zip(known, lucky, strict=True))])
+
+
+def _luck(known: Sequence[Measurement], expected: NDArray[np.float64], noise: float) -> Mapping[str, float]:
+    """Pair key -> what all settings gain there beyond what is expected of them, shrunk towards 0."""
+    beyond: dict[str, list[float]] = {}
+    for item, gain in zip(known, expected, strict=True):
+        for key, delta in item.deltas.items():
+            beyond.setdefault(key, []).append(delta - float(gain))
+    return {key: math.fsum(values) / (len(values) + noise**2 / PAIR_VARIANCE) for key, values in beyond.items()}
+
+
+def _told_apart(baseline: Measurement, known: Sequence[Measurement]) -> list[str]:
+    """Guards that settings keep or break differently; of others nothing can be learnt."""
+    return [
+        name for name, value in baseline.violations.items() if any(item.violations[name] != value for item in known)
+    ]
+
+
+def _bounded(gain: float) -> float:
+    return gain if gain >= FLOOR else FLOOR - math.log1p(FLOOR - gain)

@@ -1,0 +1,150 @@
+"""Gaussian process regression of what a setting is worth on its features: the part of the search that generalises.
+
+    k(x, y) = a_cfg^2 C(x, y)                                  what CFG scale and rescale do
+            + a_block^2 sqrt(C_scale(x, y)) x_b^T R y_b        what each block does, R as in ``Features.likeness``
+            + a_spread^2 C(x, y) S(x, y)                       what strength in all, window and number of blocks do
+            + a_rest^2 C(x, y) S(x, y) B(x, y)                 what only just these blocks at this strength do
+
+with C, S, B squared exponentials over the columns of CFG, of the spread of skip guidance, and of the blocks.
+Amplitudes, lengths and the noise of one pair are those of greatest posterior density under log-normal priors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from stg_tune.search.features import CFG, CFG_STEP, GENERAL, RESCALE, SKIPPING
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PRIOR = {
+    "cfg": (0.5, 0.6),
+    "cfg_length": (0.34, 0.4),
+    "rescale_length": (0.8, 0.5),
+    "block": (0.15, 0.8),
+    "spread": (0.3, 0.8),
+    "spread_length": (1.0, 0.4),
+    "rest": (0.2, 0.8),
+    "rest_length": (1.0, 0.4),
+    "noise": (0.6, 0.4),
+}
+"""Name -> median and standard deviation of the logarithm; amplitudes and the noise of one pair are in the unit of what
+is regressed."""
+MEDIANS = np.log([median for median, _ in PRIOR.values()])
+DEVIATIONS = np.array([deviation for _, deviation in PRIOR.values()])
+STEPS = 12
+"""Iterations of the ascent."""
+JITTER = 1e-4
+"""Added to the diagonal, so that equal settings do no harm."""
+IMPOSSIBLE = 1e6
+"""Cost of numbers with which the covariance cannot be factored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observations:
+    """What a process learns from."""
+
+    features: NDArray[np.float64]
+    """(settings, columns) of ``Features``."""
+    values: NDArray[np.float64]
+    """(settings,) means over pairs."""
+    pairs: NDArray[np.float64]
+    """(settings,) pairs behind each mean; infinite for what is known without noise."""
+
+    def first(self, count: int) -> Observations:
+        """The first ``count`` settings."""
+        return Observations(features=self.features[:count], values=self.values[:count], pairs=self.pairs[:count])
+
+    def digest(self) -> bytes:
+        """The same for the same observations only."""
+        parts = (np.ascontiguousarray(part).tobytes() for part in (self.features, self.values, self.pairs))
+        return hashlib.blake2b(b"/".join(parts), digest_size=16).digest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surrogate:
+    """A Gaussian process given observations."""
+
+    seen: Observations
+    """What it knows."""
+    likeness: NDArray[np.float64]
+    """(blocks, blocks), positive semidefinite."""
+    numbers: NDArray[np.float64]
+    """Logarithms, in the order of ``PRIOR``."""
+    _factor: NDArray[np.float64] = field(init=False, repr=False)
+    _weights: NDArray[np.float64] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Factor the covariance once."""
+        factor = cholesky(_covariance(self.seen, self.likeness, self.numbers), lower=True)
+        object.__setattr__(self, "_factor", factor)
+        object.__setattr__(self, "_weights", cho_solve((factor, True), self.seen.values))
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of one pair around the value of its setting."""
+        return float(np.exp(self.numbers[-1]))
+
+    def __call__(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of the value at other settings, (settings,) each."""
+        between = kernel(features, self.seen.features, self.likeness, self.numbers)
+        half = solve_triangular(self._factor, between.T, lower=True)
+        variance = _own(features, self.likeness, self.numbers) - np.einsum("ij,ij->j", half, half)
+        return between @ self._weights, np.sqrt(np.maximum(variance, 1e-8))
+
+
+def fit(seen: Observations, likeness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The numbers of greatest posterior density, (len(PRIOR),), found from the prior's medians on."""
+
+    def cost(numbers: NDArray[np.float64]) -> float:
+        try:
+            factor = cholesky(_covariance(seen, likeness, numbers), lower=True)
+        except LinAlgError:
+            return IMPOSSIBLE
+        half = solve_triangular(factor, seen.values, lower=True)
+        prior = float(np.sum(((numbers - MEDIANS) / DEVIATIONS) ** 2))
+        return float(0.5 * half @ half + np.log(np.diag(factor)).sum() + 0.5 * prior)
+
+    found = minimize(cost, MEDIANS, method="L-BFGS-B", options={"maxiter": STEPS})
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def kernel(
+    x: NDArray[np.float64], y: NDArray[np.float64], likeness: NDArray[np.float64], numbers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Prior covariance of two lists of settings, (x, y)."""
+    cfg, cfg_length, rescale_length, block, spread, spread_length, rest, rest_length, _ = np.exp(numbers)
+    scale = (_squares(x, y, [CFG]) + _squares(x, y, [CFG_STEP])) / cfg_length**2
+    base = np.exp(-0.5 * (scale + _squares(x, y, [RESCALE]) / rescale_length**2))
+    spreads = base * np.exp(-0.5 * _squares(x, y, SKIPPING) / spread_length**2)
+    nearness = np.exp(-0.5 * _squares(x, y, slice(GENERAL, None)) / rest_length**2)
+    linear = np.exp(-0.25 * scale) * (x[:, GENERAL:] @ likeness @ y[:, GENERAL:].T)
+    total = cfg**2 * base + block**2 * linear + spreads * (spread**2 + rest**2 * nearness)
+    return np.asarray(total, dtype=np.float64)
+
+
+def _own(x: NDArray[np.float64], likeness: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The diagonal of ``kernel(x, x)``."""
+    cfg, _, _, block, spread, _, rest, _, _ = np.exp(numbers)
+    blocks = x[:, GENERAL:]
+    linear = np.einsum("ni,ij,nj->n", blocks, likeness, blocks, optimize=True)
+    return np.asarray(cfg**2 + spread**2 + rest**2 + block**2 * linear, dtype=np.float64)
+
+
+def _covariance(seen: Observations, likeness: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    noise = np.exp(2 * numbers[-1]) / seen.pairs + JITTER
+    return kernel(seen.features, seen.features, likeness, numbers) + np.diag(noise)
+
+
+def _squares(x: NDArray[np.float64], y: NDArray[np.float64], columns: list[int] | slice) -> NDArray[np.float64]:
+    """Squared distances over some columns, (x, y)."""
+    left, right = x[:, columns], y[:, columns]
+    squares = np.sum(left**2, axis=1)[:, None] + np.sum(right**2, axis=1)[None] - 2 * left @ right.T
+    return np.asarray(np.maximum(squares, 0.0), dtype=np.float64)
