@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.efficiency", description=__doc__)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--budget", type=int, default=1200, help="of stg-tune, confirmation included")
+    parser.add_argument("--budget", type=int, default=3000, help="of stg-tune, confirmation included")
     parser.add_argument("--rivals", type=int, default=6000, help="evaluations of each other method")
     parser.add_argument("--table", type=Path, default=RESULT, help="measured settings")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/efficiency.json"))

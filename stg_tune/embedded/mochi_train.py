@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 NUM_FRAMES = 19
 """6 k + 1, so that the latents are whole: one for the first frame, one for each six that follow."""
+CLIP_FRAMES = 7
+"""Two latents."""
 FRAMES_PER_LATENT = 6
 CHANNELS = 12
 """Of a latent; the pipeline asks for just these."""
@@ -70,7 +74,9 @@ ROPE_SPAN = (0.1, 2.8)
 class Steps:
     """Length of the stages."""
 
-    vae: int = 1_400
+    vae_clips: int = 2_200
+    """The autoencoder, 6 clips of 7 frames a step: colours are learnt from many videos."""
+    vae: int = 300
     """The autoencoder, 2 whole videos a step."""
     denoiser: int = 5_500
     """Transformer and text encoder, 64 cached videos a step."""
@@ -88,12 +94,14 @@ class Sizes:
     """Encoded videos."""
     batch: int = BATCH
     """Of them in a step of the denoiser."""
-    pool: int = 500
+    clips: int = 6
+    """Clips in a step of the autoencoder."""
+    pool: int = 1_500
     """Videos that a sitting of the autoencoder's training renders; every sitting renders others."""
 
 
-def train_vae(folder: Path, steps: int, sizes: Sizes | None = None) -> AutoencoderKLMochi:
-    """Train (or go on with) the autoencoder; ``folder`` holds its checkpoint."""
+def train_vae(folder: Path, steps: Steps, sizes: Sizes | None = None) -> AutoencoderKLMochi:
+    """Train (or go on with) the autoencoder, on clips and then on whole videos; ``folder`` holds its checkpoints."""
     from diffusers import AutoencoderKLMochi
 
     torch.manual_seed(0)
@@ -105,15 +113,22 @@ def train_vae(folder: Path, steps: int, sizes: Sizes | None = None) -> Autoencod
         restored = vae.decode(posterior.sample()).sample
         return vae_train.pixel_loss(restored, videos), posterior.kl().sum() / posterior.mean.numel()
 
-    def batches(seed: int) -> Iterator[Tensor]:
-        frames = digits.render(sizes.pool, "train", seed=3000 + seed, num_frames=NUM_FRAMES).frames
-        for rows in vae_train.rows_of(len(frames), 2, seed):
-            yield to_pixels(frames[rows]).transpose(1, 2)
-
-    vae_train.stage(vae, folder / "mochi_vae.ckpt.pt", steps, batches, loss_of, peak=2e-3)
+    clips = partial(_stream, sizes.pool, CLIP_FRAMES, sizes.clips)
+    videos = partial(_stream, sizes.pool, NUM_FRAMES, 2)
+    vae_train.stage(vae, folder / "mochi_vae_clips.ckpt.pt", steps.vae_clips, clips, loss_of, peak=2e-3)
+    vae_train.stage(vae, folder / "mochi_vae.ckpt.pt", steps.vae, videos, loss_of, peak=3e-4)
     vae.eval()
     _normalise(vae, min(100, sizes.pool))
     return vae
+
+
+def _stream(pool: int, length: int, count: int, seed: int) -> Iterator[Tensor]:
+    """Endless batches (count, 3, length, 64, 64) in [-1, 1], cut anew from rendered videos."""
+    frames = digits.render(pool, "train", seed=3000 + seed, num_frames=NUM_FRAMES).frames
+    starts = np.random.default_rng(seed)
+    for rows in vae_train.rows_of(pool, count, seed):
+        first = starts.integers(0, NUM_FRAMES - length + 1)
+        yield to_pixels(frames[rows.numpy(), first : first + length]).transpose(1, 2)
 
 
 @torch.no_grad()

@@ -54,7 +54,9 @@ class Steps:
 
     image_encoder: int = 700
     """32 first frames a step."""
-    vae_clips: int = 1_500
+    vae_pictures: int = 2_200
+    """20 single frames of as many videos a step: colours are learnt from many pictures."""
+    vae_clips: int = 500
     """4 clips of 3 frames a step."""
     vae_videos: int = 150
     """2 whole videos a step."""
@@ -72,6 +74,8 @@ class Sizes:
     """Videos rendered for a sitting; every sitting renders others."""
     pictures: int = 32
     """Of them in a step of the image encoder."""
+    frames: int = 20
+    """Single frames in a step of the autoencoder."""
     clips: int = 4
     """Clips of three frames in a step of the autoencoder."""
 
@@ -150,14 +154,16 @@ def train_image_encoder(path: Path, steps: int, sizes: Sizes) -> CLIPVisionModel
 
 
 def train_vae(folder: Path, steps: Steps, sizes: Sizes) -> AutoencoderKLTemporalDecoder:
-    """Train (or go on with) the autoencoder: clips of three frames first, then whole videos."""
+    """Train (or go on with) the autoencoder: single frames, clips of three frames, whole videos."""
     from diffusers import AutoencoderKLTemporalDecoder
 
     torch.manual_seed(0)
     vae: AutoencoderKLTemporalDecoder = AutoencoderKLTemporalDecoder(**sizes.vae)
+    frames = Clips(pool=sizes.pool, length=1, count=sizes.frames)
     clips = Clips(pool=sizes.pool, length=3, count=sizes.clips)
     videos = Clips(pool=sizes.pool, length=NUM_FRAMES, count=2)
-    _vae_stage(vae, folder / "svd_vae_clips.ckpt.pt", steps.vae_clips, clips, peak=2e-3)
+    _vae_stage(vae, folder / "svd_vae_pictures.ckpt.pt", steps.vae_pictures, frames, peak=2e-3)
+    _vae_stage(vae, folder / "svd_vae_clips.ckpt.pt", steps.vae_clips, clips, peak=1e-3)
     _vae_stage(vae, folder / "svd_vae_videos.ckpt.pt", steps.vae_videos, videos, peak=1e-4)
     vae.eval()
     with torch.no_grad():

@@ -94,7 +94,7 @@ def train_mochi(
 
     sizes = sizes or mochi_train.Sizes()
     given = vae and AutoencoderKLMochi.from_pretrained(vae).float().eval()
-    trained_vae = given or mochi_train.train_vae(folder, steps.vae, sizes)
+    trained_vae = given or mochi_train.train_vae(folder, steps, sizes)
     data = mochi_train.cache_data(trained_vae, folder / "latents.ckpt.pt", sizes.latents)
     checkpoint = folder / "transformer.ckpt.pt"
     trained = mochi_train.train_transformer(data, checkpoint, steps=steps.denoiser, sizes=sizes, compiled=compiled)

@@ -42,7 +42,7 @@ def svd_sizes():
 @pytest.fixture(scope="session")
 def mochi_folder(tmp_path_factory):
     home = tmp_path_factory.mktemp("mochi")
-    steps = mochi_train.Steps(vae=1, denoiser=2)
+    steps = mochi_train.Steps(vae_clips=1, vae=1, denoiser=2)
     train_mochi(home / "training", home / "mochi-tiny", steps=steps, sizes=MOCHI, compiled=False)
     return home / "mochi-tiny"
 
@@ -50,6 +50,6 @@ def mochi_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def svd_folder(tmp_path_factory):
     home = tmp_path_factory.mktemp("svd")
-    steps = svd_train.Steps(image_encoder=1, vae_clips=1, vae_videos=0, denoiser=1)
+    steps = svd_train.Steps(image_encoder=1, vae_pictures=1, vae_clips=1, vae_videos=0, denoiser=1)
     train_svd(home / "training", home / "svd-tiny", steps=steps, sizes=SVD, compiled=False)
     return home / "svd-tiny"

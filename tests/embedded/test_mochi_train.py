@@ -104,7 +104,7 @@ def test_the_trained_folder_is_a_plain_pipeline_of_diffusers(mochi_folder):
 def test_training_goes_on_in_the_same_folder(mochi_folder, mochi_sizes, tmp_path):
     training = mochi_folder.parent / "training"
     before = (training / "latents.ckpt.pt").stat().st_mtime_ns
-    steps = mochi_train.Steps(vae=1, denoiser=3)
+    steps = mochi_train.Steps(vae_clips=1, vae=1, denoiser=3)
     train_mochi(training, tmp_path / "again", steps=steps, sizes=mochi_sizes, compiled=False)
     assert torch.load(training / "transformer.ckpt.pt", weights_only=True)["step"] == 3
     assert (training / "latents.ckpt.pt").stat().st_mtime_ns == before
