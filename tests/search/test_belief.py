@@ -146,3 +146,13 @@ def test_settings_without_a_compared_pair_are_left_out(world):
     empty = Measurement(spec=specs[0], rows=(), deltas={}, violations={"motion": 1.0, "failed pairs": 1.0})
     belief = Learner(features, measurement(plan.baseline, 0.0)).learn([empty, measurement(specs[1], 0.2)])
     assert [item.config for item in belief.measured] == [specs[1].hash()]
+
+
+def test_of_nothing_nothing_is_believed(world):
+    _, plan, features, specs = world
+    belief = Learner(features, measurement(plan.baseline, 0.0)).learn([])
+    assert belief.leader() is None
+    assert belief.ranking() == []
+    outlook = belief(specs[:3])
+    assert (outlook.keeps == 1.0).all()
+    assert (outlook.deviation > 0.1).all()
