@@ -1,7 +1,8 @@
 """The ways of searching that ``benchmarks.efficiency`` compares, all on the same pairs, objective and evaluator.
 
-Each gives its trail: after how many pair evaluations which setting was the best it had, by its own measurements. A
-setting counts once it has been seen on all search pairs, so that nobody wins by two easy pairs.
+Each gives its trail: after how many pair evaluations which setting it would have handed over. The others hand over the
+best mean of a setting that they have seen on all search pairs, so that nobody wins by two easy pairs; ours hands over
+what it tells its user: the leader of its belief, after fewer pairs too, and in the end the winner of its race.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Step:
     spent: int
     """Pair evaluations so far, those of the default included."""
     spec: GuidanceSpec
-    """The best setting, by what the method has measured itself."""
+    """The setting that the method would hand over, by what it has measured itself."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,9 +89,9 @@ class Belief:
         Returns:
             ``None`` when there is none that is expected to be better than the baseline.
         """
-        ranked = self.ranking()
-        return ranked[0] if ranked and ranked[0][1] > 0 else None
+        return self.ranking[0] if self.ranking and self.ranking[0][1] > 0 else None
 
+    @cached_property
     def ranking(self) -> list[tuple[Measurement, float]]:
         """The measured settings that surely enough keep the guards, with what is expected of them, best first."""
         found = self([item.spec for item in self.measured])

@@ -89,7 +89,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):  # type: ignore[misc]
         return [item for key, item in found.items() if key not in self._known]
 
     def _parents(self) -> list[Mapping[str, float]]:
-        ranked = [item.config for item, _ in self._belief.ranking()]
+        ranked = [item.config for item, _ in self._belief.ranking]
         return [self._tried[config] for config in ranked if config in self._tried][:PARENTS]
 
     def _fresh(self) -> Params:

@@ -74,7 +74,7 @@ def best_trials(trials: Sequence[Trial], belief: Belief) -> list[Trial]:
     A stopped trial is taken only when no other is there, and what was measured decides when nothing is sure.
     """
     stg = [trial for trial in trials if not trial.repeated and not is_cfg_only(trial.measurement.spec)]
-    places = {item.config: place for place, (item, _) in enumerate(belief.ranking())}
+    places = {item.config: place for place, (item, _) in enumerate(belief.ranking)}
     sure = [trial for trial in stg if trial.measurement.config in places]
     sure.sort(key=lambda trial: (trial.pruned, places[trial.measurement.config]))
     able = [trial for trial in stg if trial.measurement.feasible]

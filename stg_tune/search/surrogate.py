@@ -36,7 +36,7 @@ PRIOR = {
     "noise": (0.6, 0.4),
 }
 """Name -> median and standard deviation of the logarithm; amplitudes and the noise of one pair are in the unit of what
-is regressed."""
+is regressed. Our choice: of the order of what settings of open-sora-tiny gain and of how they vary between pairs."""
 MEDIANS = np.log([median for median, _ in PRIOR.values()])
 DEVIATIONS = np.array([deviation for _, deviation in PRIOR.values()])
 STEPS = 12

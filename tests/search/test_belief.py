@@ -63,7 +63,7 @@ def test_a_guard_that_grows_with_cfg_is_learnt(world):
     outlook = belief([low, high])
     assert outlook.keeps[0] > 0.95
     assert outlook.keeps[1] < 0.05
-    assert all(item.spec.cfg_scale < 3.0 for item, _ in belief.ranking())
+    assert all(item.spec.cfg_scale < 3.0 for item, _ in belief.ranking)
 
 
 def test_the_leader_is_expected_to_be_better_and_surely_keeps_the_guards(world):
@@ -152,7 +152,7 @@ def test_of_nothing_nothing_is_believed(world):
     _, plan, features, specs = world
     belief = Learner(features, measurement(plan.baseline, 0.0)).learn([])
     assert belief.leader() is None
-    assert belief.ranking() == []
+    assert belief.ranking == []
     outlook = belief(specs[:3])
     assert (outlook.keeps == 1.0).all()
     assert (outlook.deviation > 0.1).all()
