@@ -1,7 +1,7 @@
 # make demo    search on the small model that ships with the package: preset and dashboard in runs/demo
 # make test    all tests
 # make check   ruff, mypy, import contracts
-# make bench   all benchmarks, about an hour; goes on where it was stopped; table in results/benchmarks
+# make bench   all benchmarks, about two hours; goes on where it was stopped; table in results/benchmarks
 # Each creates $(VENV) when it is not there; nothing else is done by hand.
 
 PYTHON ?= python3

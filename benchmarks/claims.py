@@ -5,7 +5,8 @@
 
 Each search is the real one (stages, Optuna, choice, verdict), with a storage that forgets. One line a search goes to
 ``STUDY.jsonl`` in ``results/statistics``; ``summary.json`` and ``README.md`` are made of those lines. Lines that were
-made with other noise or by another study of the same name are dropped.
+made with other noise, by other code of the search or the simulation, or by another study of the same name are dropped;
+lines beyond ``--runs`` are kept.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.claims_table import write_table
 from benchmarks.memory import search_in_memory
-from benchmarks.simulated import NOISE, Noise, Simulator, Terrain, plan_for
+from benchmarks.simulated import NOISE, PROMPTS, Noise, Simulator, Terrain, plan_for
+from stg_tune.documents import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +50,8 @@ class Study:
     """True motion of every setting over the default's."""
     budget: str = "small"
     """Of each search."""
+    prompts: int = PROMPTS
+    """Captions of each search; a quarter of them, at most 24, are search prompts."""
 
     def terrain(self, seed: int) -> Terrain:
         """The truth of one search: each has its own good layers."""
@@ -59,16 +64,28 @@ STUDIES = {
     "cfg": Study(cfg=0.5, harm=0.3),
     "trap": Study(stg=0.4, cfg=0.1, harm=0.3, motion=0.945),
     "medium": Study(stg=0.1, cfg=0.05, harm=0.2, budget="medium"),
+    "null medium": Study(budget="medium"),
+    "few prompts": Study(budget="large", prompts=48),
 }
 """``null``: nothing is better; ``gain``: 0.5 can be had; ``cfg``: all of it by CFG; ``trap``: every gain costs a little
-more motion than the guard allows; ``medium``: a small gain, with the early looks of a larger budget."""
+more motion than the guard allows; ``medium``: a small gain, with the looks of a larger budget; ``null medium``, ``few
+prompts``: nothing is better, with those looks, and with far more pairs than prompts."""
+SOURCES = (
+    "stg_tune/search/*.py",
+    "search_spaces/open-sora-tiny.yaml",
+    "benchmarks/simulated.py",
+    "benchmarks/memory.py",
+)
+"""Files that decide the numbers of a study."""
+ROOT = Path(__file__).parents[1]
 
 
 def run_one(study: Study, noise: Noise, seed: int) -> dict[str, Any]:
     """One search, as one line."""
     simulator = Simulator(noise=noise, terrain=study.terrain(seed), seed=seed)
     begun = time.process_time()
-    result = search_in_memory(plan_for(simulator, budget=study.budget, seed=seed), simulator)
+    plan = plan_for(simulator, budget=study.budget, seed=seed, prompts=study.prompts)
+    result = search_in_memory(plan, simulator)
     return {"seed": seed, "seconds": round(time.process_time() - begun, 2), **line_of(result, simulator.terrain)}
 
 
@@ -88,6 +105,7 @@ def line_of(result: SearchResult, terrain: Terrain) -> dict[str, Any]:
         "in_sample": _in_sample(race.winner, terrain.gain),
         "kept_motion": terrain.motion,
         "look": [verdict.look, verdict.looks],
+        "level": round(verdict.gain.level, 5),
         "spent": result.spent,
     }
 
@@ -99,6 +117,7 @@ _NOTHING: dict[str, Any] = {
     "guards_held": False,
     **dict.fromkeys(("gain", "cfg", "stg", "in_sample")),
     "look": [1, 1],
+    "level": 0.95,
 }
 """Every setting breaks a guard on the search pairs already: the default stays."""
 
@@ -121,9 +140,22 @@ def _in_sample(winner: Finalist, truth: Any) -> dict[str, float]:
 
 
 def world_of(study: Study, noise: Noise) -> str:
-    """Hash of everything that decides the numbers of a study, the code apart."""
-    data = {"study": asdict(study), "noise": asdict(noise)}
+    """Hash of everything that decides the numbers of a study: its truth, the noise, the code, the search space."""
+    data = {"study": asdict(study), "noise": asdict(noise), "code": code_digest(ROOT)}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@cache
+def code_digest(root: Path) -> str:
+    """Hash of the files that ``SOURCES`` names; a pattern without a file is an error."""
+    digest = hashlib.sha256()
+    for pattern in SOURCES:
+        files = sorted(root.glob(pattern))
+        if not files:
+            raise FileNotFoundError(f"{pattern} is not in {root.name}: the studies run from a checkout")
+        for file in files:
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def read_lines(path: Path, world: str) -> list[dict[str, Any]]:
@@ -145,17 +177,16 @@ def run_studies(names: Sequence[str], runs: int, noise: Noise, out: Path) -> Map
     """Fill up every study to ``runs`` searches, in turns, each line written as soon as it is there."""
     out.mkdir(parents=True, exist_ok=True)
     worlds = {name: world_of(STUDIES[name], noise) for name in names}
-    lines = {name: read_lines(out / f"{name}.jsonl", worlds[name])[:runs] for name in names}
+    lines = {name: read_lines(path_of(name, out), worlds[name]) for name in names}
     for name in names:
-        text = "".join(json.dumps(line) + "\n" for line in lines[name])
-        (out / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        write_atomic(path_of(name, out), "".join(json.dumps(line) + "\n" for line in lines[name]))
     for seed in range(runs):
         for name in names:
             if seed in {line["seed"] for line in lines[name]}:
                 continue
             line = {"world": worlds[name], **run_one(STUDIES[name], noise, seed)}
             lines[name].append(line)
-            with (out / f"{name}.jsonl").open("a", encoding="utf-8") as file:
+            with path_of(name, out).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         if seed % 10 == 9:
             write_results(noise, out)
@@ -164,9 +195,14 @@ def run_studies(names: Sequence[str], runs: int, noise: Noise, out: Path) -> Map
     return lines
 
 
+def path_of(name: str, out: Path) -> Path:
+    """The lines of a study."""
+    return out / f"{name.replace(' ', '-')}.jsonl"
+
+
 def write_results(noise: Noise, out: Path) -> None:
     """Make summary and table of all lines that are there."""
-    known = {name: read_lines(out / f"{name}.jsonl", world_of(STUDIES[name], noise)) for name in STUDIES}
+    known = {name: read_lines(path_of(name, out), world_of(STUDIES[name], noise)) for name in STUDIES}
     studies = {name: asdict(study) for name, study in STUDIES.items()}
     write_table(out, {name: lines for name, lines in known.items() if lines}, studies, noise.source)
 

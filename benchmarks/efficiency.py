@@ -3,30 +3,31 @@
 All methods work on the same pairs, the same objective and the same evaluator: an emulator of an embedded model
 (``benchmarks.emulator``), learnt from measured settings, under noise as measured (``benchmarks.noise``). The gain of a
 setting is the emulator's, without noise: what an endless held-out set would show; a setting that breaks a guard is
-worth nothing. Runs are kept one by one and the command goes on where it was stopped.
+worth nothing. Everything is done on two emulators, because one that thinks as our own optimiser does would favour it.
+Runs are kept one by one, and the command goes on where it was stopped; runs of other code, noise or measurements are
+dropped.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.emulator import Emulator, Landscape, weighted
+from benchmarks.efficiency_table import summary, table
+from benchmarks.emulator import KINDS, Emulator, Landscape, cross_validate, weighted
 from benchmarks.landscape import MODEL, RESULT
 from benchmarks.machine import machine
-from benchmarks.rivals import METHODS
-from benchmarks.simulated import LOWER_IS_BETTER, Noise, Simulator, Terrain
+from benchmarks.rivals import METHODS, OURS
+from benchmarks.simulated import LOWER_IS_BETTER, NOISE, Noise, Simulator, Terrain
 from stg_tune.records import GuidanceSpec
 from stg_tune.search import SearchPlan, load_space, split_pairs
-from stg_tune.search.statistics import paired_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from benchmarks.rivals import Step
     from stg_tune.search.space import SearchSpace
 
-OURS = "stg-tune"
-SHARE = 0.95
-"""Of the best gain found by any method."""
 DEPTHS = {"spatial": 8, "temporal": 8}
 DEFAULT_CFG = 7.0
 NUM_STEPS = 10
@@ -109,77 +107,66 @@ class World:
         return True
 
 
-def world(table: Path = RESULT) -> World:
-    """The embedded model as measured."""
-    emulator = Emulator(landscape=Landscape.read(table), depths=DEPTHS)
+def world(measured: Landscape, kind: str) -> World:
+    """The embedded model as measured.
+
+    Args:
+        measured: The table.
+        kind: Of emulator.
+    """
+    emulator = Emulator(landscape=measured, depths=DEPTHS, kind=kind)
     terrain = Emulated(emulator=emulator, default_cfg=DEFAULT_CFG)
     return World(space=load_space(MODEL, DEPTHS), noise=Noise.read(), terrain=terrain)
 
 
-def curve(trail: Sequence[tuple[int, float]], spent: int) -> float:
-    """Gain of the best setting that a method had after ``spent`` evaluations."""
-    return next((gain for at, gain in reversed(trail) if at <= spent), 0.0)
+def digest(paths: Sequence[Path]) -> str:
+    """The same for files of the same content only."""
+    whole = hashlib.sha256()
+    for path in sorted(paths):
+        whole.update(path.name.encode() + path.read_bytes())
+    return whole.hexdigest()[:12]
 
 
-def reached(trail: Sequence[tuple[int, float]], goal: float) -> float:
-    """Evaluations after which a method has, and keeps, at least ``goal``; infinite when it never does."""
-    below = max((i for i, (_, gain) in enumerate(trail) if gain < goal), default=-1)
-    return trail[below + 1][0] if below + 1 < len(trail) else math.inf
+def sources(measured: Path) -> list[Path]:
+    """Everything that decides the numbers."""
+    here = Path(__file__).parent
+    names = ("efficiency", "emulator", "landscape", "memory", "rivals", "rival_ray", "simulated")
+    search = sorted((here.parent / "stg_tune" / "search").glob("*.py"))
+    space = here.parent / "search_spaces" / f"{MODEL}.yaml"
+    return [measured, NOISE, space, *(here / f"{name}.py" for name in names), *search]
 
 
-def summary(runs: Mapping[str, Sequence[Sequence[tuple[int, float]]]]) -> dict[str, Any]:
-    """Evaluations to ``SHARE`` of the best mean gain of any method, and the gain at the spending of our own search."""
-    finals = {name: fmean(trail[-1][1] for trail in trails) for name, trails in runs.items()}
-    goal = SHARE * max(finals.values())
-    spent = max(trail[-1][0] for trail in runs[OURS])
-    own = mean_reaches(runs[OURS], goal)
-    found: dict[str, Any] = {"goal": round(goal, 4), "compared_after": spent, "methods": {}}
-    for name, trails in runs.items():
-        here = mean_reaches(trails, goal)
-        differences = [curve(mine, spent) - curve(other, spent) for mine, other in zip(runs[OURS], trails, strict=True)]
-        interval = paired_interval(differences, [str(i) for i in range(len(differences))])
-        found["methods"][name] = {
-            "final_gain": round(finals[name], 4),
-            "gain_compared": round(fmean(curve(trail, spent) for trail in trails), 4),
-            "ours_less_this": {key: round(getattr(interval, key), 4) for key in ("mean", "low", "high")},
-            "evaluations_to_goal": _finite(here),
-            "times_ours": _finite(here / own) if math.isfinite(own) else None,
-            "median_evaluations_to_goal": _finite(median(reached(trail, goal) for trail in trails)),
-            "runs_that_reach_it": sum(math.isfinite(reached(trail, goal)) for trail in trails),
-            "runs": len(trails),
-        }
-    return found
-
-
-def mean_reaches(trails: Sequence[Sequence[tuple[int, float]]], goal: float) -> float:
-    """Evaluations after which the mean over the runs has, and keeps, at least ``goal``."""
-    times = sorted({at for trail in trails for at, _ in trail})
-    means = [(at, fmean(curve(trail, at) for trail in trails)) for at in times]
-    return reached(means, goal)
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 2) if math.isfinite(value) else None
-
-
-def _told(found: World, steps: Sequence[Step]) -> list[tuple[int, float]]:
-    return [(step.spent, round(found.worth(step.spec), 5)) for step in steps]
+def _told(found: World, steps: Sequence[Step]) -> dict[str, Any]:
+    """What is kept of a run: true gains by spending, and the setting that it ends with."""
+    trail = [(step.spent, round(found.worth(step.spec), 5)) for step in steps]
+    return {"trail": trail, "final": steps[-1].spec.to_dict()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing and write the summary."""
+    """Run what is missing and write summary and table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.efficiency", description=__doc__)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--emulators", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--budget", type=int, default=3000, help="of stg-tune, confirmation included")
-    parser.add_argument("--rivals", type=int, default=6000, help="evaluations of each other method")
+    parser.add_argument("--rivals", type=int, default=9600, help="evaluations of each other method")
     parser.add_argument("--table", type=Path, default=RESULT, help="measured settings")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/efficiency.json"))
     options = parser.parse_args(arguments)
-    facts = {"budget": options.budget, "rivals": options.rivals}
+    measured = Landscape.read(options.table)
+    facts = {"budget": options.budget, "rivals": options.rivals, "sources": digest(sources(options.table))}
     kept: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
-    runs: dict[str, dict[str, Any]] = kept["runs"] if kept.get("settings") == facts else {}
-    found = world(options.table)
+    data = {"settings": facts, "machine": machine(), "summary": {}, "runs": {}}
+    if kept.get("settings") == facts:
+        data["runs"] = kept["runs"]
+    for kind in options.emulators:
+        _fill(data, world(measured, kind), kind, options)
+    _finish(data, measured, options)
+
+
+def _fill(data: dict[str, Any], found: World, kind: str, options: argparse.Namespace) -> None:
+    """Make the runs that are not there."""
+    runs = data["runs"].setdefault(kind, {})
     for name in options.methods:
         for seed in range(options.seeds):
             if str(seed) in runs.setdefault(name, {}):
@@ -187,12 +174,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
             budget = options.budget if name == OURS else options.rivals
             plan = found.plan(seed, options.budget)
             runs[name][str(seed)] = _told(found, METHODS[name](found.simulator(seed), plan, seed, budget))
-            _write(options.out, {"settings": facts, "machine": machine(), "runs": runs})
-    complete = {name: list(trails.values()) for name, trails in runs.items() if len(trails) >= options.seeds}
-    if OURS in complete:
-        data = {"settings": facts, "machine": machine(), "summary": summary(complete), "runs": runs}
-        _write(options.out, data)
-        sys.stdout.write(json.dumps(data["summary"]) + "\n")
+            _write(options.out, data)
+        sys.stderr.write(f"{kind}, {name}: done\n")
+
+
+def _finish(data: dict[str, Any], measured: Landscape, options: argparse.Namespace) -> None:
+    """Summary and table of what is complete."""
+    weights = load_space(MODEL, DEPTHS).objective.weights
+    told = {}
+    for kind, runs in data["runs"].items():
+        seeds = {str(seed) for seed in range(options.seeds)}
+        complete = {
+            name: [runs[name][str(seed)]["trail"] for seed in range(options.seeds)]
+            for name in METHODS
+            if seeds <= runs.get(name, {}).keys()
+        }
+        if OURS in complete:
+            data["summary"][kind] = summary(complete)
+            told[kind] = cross_validate(measured, DEPTHS, weights, kind)
+    data["emulators"] = told
+    _write(options.out, data)
+    text = table(data["summary"], {"measured": len(measured.specs), "emulators": told})
+    options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    sys.stdout.write(json.dumps(data["summary"]) + "\n")
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:

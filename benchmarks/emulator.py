@@ -1,7 +1,8 @@
 """A model of the model: gains of any setting, learnt from the measured table of ``benchmarks.landscape``.
 
-Gaussian process regression over what a setting does to every block, one for each scorer, with the measured error of
-each mean as known noise. ``python -m benchmarks.emulator`` says how well settings that it has not seen are foretold.
+Regression over what a setting does to every block, one for each scorer: by a Gaussian process with the measured error
+of each mean as known noise, or by many random trees, which assume nothing of what our own search assumes.
+``python -m benchmarks.emulator`` says how well either foretells settings that it has not seen.
 """
 
 from __future__ import annotations
@@ -19,21 +20,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from sklearn.ensemble import ExtraTreesRegressor
 
 from benchmarks.landscape import RESULT
 from stg_tune.records import SKIP_OPS, GuidanceSpec
 from stg_tune.search.encoding import rescale_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    Foretell = Callable[[torch.Tensor], dict[str, NDArray[np.float64]]]
+    """Features (settings, features) -> scorer -> expected gains (settings,)."""
 
 FOLDS = 5
 STEPS = 150
 """Steps of the likelihood's ascent; it is flat long before."""
-GENERAL = 6
+GENERAL = 7
 """Features before those of the blocks."""
+TREES = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +84,20 @@ def features(spec: GuidanceSpec, depths: Mapping[str, int]) -> list[float]:
     All that skip guidance adds is in proportion to the length of its window: a window of no length is CFG alone.
     """
     strength = {(stack, op, layer): 0.0 for stack, depth in depths.items() for op in SKIP_OPS for layer in range(depth)}
-    length, place, orthogonal = 0.0, 0.0, 0.0
+    length, place, orthogonal, joint = 0.0, 0.0, 0.0, 0.0
     for segment in spec.segments:
         if segment.terms:
             length = segment.stop - segment.start
             place = (segment.start + segment.stop - 1) * length
             orthogonal = length * (segment.combination == "orthogonal" and len(segment.terms) > 1)
+            joint = length * any(len(term.skip_layers) > 1 for term in segment.terms)
         for term in segment.terms:
             for stack, layers in term.skip_layers.items():
                 strength.update({(stack, term.skip_op, layer): term.stg_scale for layer in layers})
     blocks = [length * math.log1p(value / 0.25) for value in strength.values()]
     count = sum(value > 0 for value in blocks)
-    general = [math.log(max(spec.cfg_scale, 0.2)), rescale_of(spec), length, place, orthogonal, length * count / 4]
-    return [*general, *blocks]
+    cfg = (math.log(max(spec.cfg_scale, 0.2)), rescale_of(spec))
+    return [*cfg, length, place, orthogonal, joint, length * count / 4, *blocks]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +149,28 @@ def _kernel(x: torch.Tensor, y: torch.Tensor, numbers: torch.Tensor) -> torch.Te
     return numbers[0].exp() * torch.exp(-0.5 * distance**2) + numbers[1].exp() * blocks
 
 
+def processes(x: torch.Tensor, found: Landscape) -> Foretell:
+    """One Gaussian process a scorer."""
+    learnt = {
+        name: Process.fit(x, torch.from_numpy(values), torch.from_numpy(found.errors[name]))
+        for name, values in found.gains.items()
+    }
+    return lambda other: {name: process(other).numpy() for name, process in learnt.items()}
+
+
+def trees(x: torch.Tensor, found: Landscape) -> Foretell:
+    """Extremely randomised trees (Geurts, Ernst and Wehenkel 2006) for all scorers at once."""
+    names = list(found.gains)
+    noise = np.mean([found.errors[name] ** 2 for name in names], axis=0)
+    weights = 1 / np.maximum(noise, np.median(noise) / 4)
+    forest = ExtraTreesRegressor(TREES, min_samples_leaf=2, max_features=0.5, random_state=0)
+    forest.fit(x.numpy(), np.stack([found.gains[name] for name in names], axis=1), sample_weight=weights)
+    return lambda other: dict(zip(names, forest.predict(other.numpy()).reshape(len(other), -1).T, strict=True))
+
+
+KINDS: Mapping[str, Callable[[torch.Tensor, Landscape], Foretell]] = {"process": processes, "trees": trees}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Emulator:
     """Foretells the gains of any setting of the space."""
@@ -150,6 +179,8 @@ class Emulator:
     """What was measured."""
     depths: Mapping[str, int]
     """Stack name -> number of blocks."""
+    kind: str = "process"
+    """Of ``KINDS``."""
     _known: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
 
     def gains(self, spec: GuidanceSpec) -> Mapping[str, float]:
@@ -161,22 +192,19 @@ class Emulator:
 
     def foretell(self, specs: Sequence[GuidanceSpec]) -> dict[str, NDArray[np.float64]]:
         """The same for many settings at once."""
-        x = self._features(specs)
-        return {name: process(x).numpy() for name, process in self._processes.items()}
+        return self._learnt(self._features(specs))
 
     @cached_property
-    def _processes(self) -> dict[str, Process]:
-        x, found = self._features(self.landscape.specs), self.landscape
-        return {
-            name: Process.fit(x, torch.from_numpy(values), torch.from_numpy(found.errors[name]))
-            for name, values in found.gains.items()
-        }
+    def _learnt(self) -> Foretell:
+        return KINDS[self.kind](self._features(self.landscape.specs), self.landscape)
 
     def _features(self, specs: Sequence[GuidanceSpec]) -> torch.Tensor:
         return torch.tensor([features(spec, self.depths) for spec in specs], dtype=torch.float64)
 
 
-def cross_validate(landscape: Landscape, depths: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, float]:
+def cross_validate(
+    landscape: Landscape, depths: Mapping[str, int], weights: Mapping[str, float], kind: str = "process"
+) -> dict[str, float]:
     """How well the objective of settings is foretold by the other four fifths of the table.
 
     Returns:
@@ -188,7 +216,7 @@ def cross_validate(landscape: Landscape, depths: Mapping[str, int], weights: Map
     for fold in range(FOLDS):
         out = np.zeros(len(order), dtype=bool)
         out[order[fold::FOLDS]] = True
-        emulator = Emulator(landscape=landscape.part(~out), depths=depths)
+        emulator = Emulator(landscape=landscape.part(~out), depths=depths, kind=kind)
         found = emulator.foretell(landscape.part(out).specs)
         told[out] = weighted(found, weights)
     seen = weighted(landscape.gains, weights)
@@ -219,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     depths = models.entry(MODEL).depths
     weights = load_space(MODEL, depths).objective.weights
-    sys.stdout.write(json.dumps(cross_validate(Landscape.read(options.table), depths, weights)) + "\n")
+    table = Landscape.read(options.table)
+    for kind in KINDS:
+        sys.stdout.write(json.dumps({"emulator": kind, **cross_validate(table, depths, weights, kind)}) + "\n")
 
 
 if __name__ == "__main__":

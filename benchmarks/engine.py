@@ -22,11 +22,15 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stg_tune.records import Evaluation, GuidanceSpec, Pair, ScoreKind
 from stg_tune.search import Evaluate, Executor, SearchPlan, load_space, run_search, split_pairs
 from stg_tune.search.executor import InlineExecutor, Task
 from stg_tune.search.workers import RayExecutor, RaySettings, Recipe
+
+if TYPE_CHECKING:
+    from stg_tune.search.progress import ProgressEvent
 
 DEPTHS = {"spatial": 8, "temporal": 8}
 KINDS = tuple(
@@ -169,13 +173,10 @@ def process_age() -> float:
 def memory(arguments: argparse.Namespace) -> dict[str, object]:
     """Peak memory of the driver over a long study, at a tenth of it and at its end, and the size of the database."""
     sizes: dict[int, int] = {}
-    seen = 0
 
-    def note(event: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen % max(arguments.evaluations // 10, 1) == 0:
-            sizes[seen] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    def note(event: ProgressEvent) -> None:
+        if event.done % max(arguments.evaluations // 10, 1) == 0:
+            sizes.setdefault(event.done, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -187,6 +188,7 @@ def memory(arguments: argparse.Namespace) -> dict[str, object]:
         "spent": result.spent,
         "trials": len(result.trials),
         "megabytes_at_evaluation": sizes,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "database_megabytes": database / 1e6,
         "seconds_each": (time.perf_counter() - begun) / result.spent,
     }

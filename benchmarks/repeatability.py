@@ -1,6 +1,6 @@
 """Does another seed find the same? Full searches on an embedded model that differ in nothing but the seed.
 
-    python -m benchmarks.repeatability --runs 10 --twice     # into results/repeatability
+    python -m benchmarks.repeatability --runs 10 --twice     # into results/repeatability/MODEL
 
 The seed decides the split of the prompts, the noise and every proposal. Searches live in ``--folder`` and go on where
 they were stopped. ``--twice`` runs the first seed again in another folder: same seed, same machine, same preset.
@@ -16,13 +16,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+from scipy.special import stdtrit
+
 from benchmarks.machine import machine
 from stg_tune.records import GuidanceSpec
 from stg_tune.search import run_search
 from stg_tune.search.encoding import is_cfg_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stg_tune.search import SearchPlan, SearchResult
     from stg_tune.search.statistics import Interval
@@ -35,7 +37,7 @@ def line_of(result: SearchResult) -> Line:
     verdict = result.verdict
     if verdict is None:
         baseline = result.plan.baseline
-        nothing = {"mean": 0.0, "low": 0.0, "high": 0.0}
+        nothing = {"mean": 0.0, "low": 0.0, "high": 0.0, "level": 0.95, "pairs": 0, "clusters": 0}
         return {
             "seed": result.plan.seed,
             "improved": False,
@@ -93,7 +95,7 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
     counts = Counter(layer for layers in skipping for layer in layers)
     alike = [len(a & b) / len(a | b) for a, b in combinations(skipping, 2)]
     gains = [line["gain"]["mean"] for line in lines]
-    errors = [(line["gain"]["high"] - line["gain"]["low"]) / 4 for line in lines]
+    errors = [standard_error(line["gain"]) for line in lines]
     modal = Counter(chosen).most_common(1)[0]
     return {
         "searches": len(lines),
@@ -109,6 +111,14 @@ def summarise(lines: Sequence[Line]) -> dict[str, Any]:
         "gain_range": [round(min(gains), 4), round(max(gains), 4)],
         "expected_spread": round(fmean(error**2 for error in errors) ** 0.5, 4),
     }
+
+
+def standard_error(gain: Mapping[str, Any]) -> float:
+    """What an interval was made of: its half over the quantile of its own level and degrees of freedom."""
+    if gain["low"] == gain["high"]:
+        return 0.0
+    quantile = float(stdtrit(max(gain["clusters"] - 1, 1), (1 + gain["level"]) / 2))
+    return float(gain["high"] - gain["low"]) / (2 * quantile)
 
 
 def _operation(winner: dict[str, Any]) -> str:
@@ -146,22 +156,23 @@ def repeat(
     return lines, all(same.values())
 
 
-def write(lines: Sequence[Line], same: bool | None, out: Path, source: str) -> None:
-    """Write ``repeatability.json`` and ``README.md``."""
+def write(lines: Sequence[Line], same: bool | None, out: Path, source: str, command: str) -> None:
+    """Write ``repeatability.json`` and ``README.md``; ``command`` is what repeats them."""
     out.mkdir(parents=True, exist_ok=True)
     found = summarise(lines)
     data = {
         "source": source,
+        "command": command,
         "machine": machine(),
         "same_seed_same_preset": same,
         "summary": found,
         "runs": list(lines),
     }
     (out / "repeatability.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(table(lines, found, same, source), encoding="utf-8")
+    (out / "README.md").write_text(table(lines, found, same, source, command), encoding="utf-8")
 
 
-def table(lines: Sequence[Line], found: dict[str, Any], same: bool | None, source: str) -> str:
+def table(lines: Sequence[Line], found: dict[str, Any], same: bool | None, source: str, command: str) -> str:
     """For people."""
     rows = ["| seed | layers | CFG | gain | STG's part | better |", "|---|---|---|---|---|---|"]
     for line in lines:
@@ -175,7 +186,7 @@ def table(lines: Sequence[Line], found: dict[str, Any], same: bool | None, sourc
         "# Does another seed find the same?\n\n"
         f"{source}. Every search has its own split of the prompts and its own noise;\n"
         "gains are held-out, in standard deviations of the default.\n"
-        "Repeat with `python -m benchmarks.repeatability`.\n\n"
+        f"Repeat with `{command}`.\n\n"
         + "\n".join(rows)
         + f"\n\n{found['improved']} of {found['searches']} searches found an improvement. Mean overlap of the skipped\n"
         f"layers of two searches (Jaccard): {overlap}. Gains differ by {spread} (standard deviation); different pairs\n"
@@ -200,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget", default="small")
     parser.add_argument("--twice", action="store_true", help="the first seed once more, in another folder")
     parser.add_argument("--folder", type=Path, default=Path("runs/repeatability"))
-    parser.add_argument("--out", type=Path, default=Path("results/repeatability"))
+    parser.add_argument("--out", type=Path, help="default: results/repeatability/MODEL")
     options = parser.parse_args(arguments)
     entry = models.entry(options.model)
     studio = Studio(ModelRecipe(model=entry.name))
@@ -213,7 +224,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     seeds = range(options.first_seed, options.first_seed + options.runs)
     lines, same = repeat(plan_of, search, seeds, options.folder / entry.name, twice=options.twice)
-    write(lines, same, options.out, f"{len(lines)} searches on {entry.name}, budget {options.budget}")
+    command = f"python -m benchmarks.repeatability --model {entry.name} --runs {options.runs} --budget {options.budget}"
+    write(
+        lines,
+        same,
+        options.out or Path("results/repeatability") / entry.name,
+        f"{len(lines)} searches on {entry.name}, budget {options.budget}",
+        command + (f" --first-seed {options.first_seed}" if options.first_seed else "") + " --twice" * options.twice,
+    )
 
 
 if __name__ == "__main__":

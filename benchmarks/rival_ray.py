@@ -1,30 +1,29 @@
-"""Ray Tune with ``OptunaSearch`` and ASHA over free slots, as a user would write it."""
+"""Ray Tune with ``OptunaSearch`` and ASHA over free slots, as a user would write it.
+
+Imported when Ray has been started (``benchmarks.rivals.ray_tune``): ``LocalCluster`` keeps Ray on this machine.
+"""
 
 from __future__ import annotations
 
-import os
 import tempfile
-from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # before Ray is imported
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.rivals import GRACE, SLOTS, Court, slots
+from benchmarks.rivals import GRACE, Court, slots, spec_of
 from stg_tune.search.encoding import Encoding
 from stg_tune.search.tune import METRIC, GuidanceTrial, Problem
-from stg_tune.search.workers.cluster import LocalCluster
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from optuna.distributions import BaseDistribution
 
     from benchmarks.simulated import Simulator
     from stg_tune.records import GuidanceSpec
@@ -48,8 +47,30 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """In the place of an Optuna trial: notes what is asked for, and answers with the first value."""
+
+    space: dict[str, BaseDistribution] = field(default_factory=dict)
+
+    def suggest_categorical(self, name: str, choices: list[Any]) -> Any:
+        """The first choice."""
+        self.space[name] = CategoricalDistribution(choices)
+        return choices[0]
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The least number."""
+        self.space[name] = IntDistribution(low, high)
+        return low
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """The least number."""
+        self.space[name] = FloatDistribution(low, high, log=log)
+        return low
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """Numbers that were drawn already, in the place of an Optuna trial."""
+    """In the place of an Optuna trial: numbers that were drawn already."""
 
     values: Mapping[str, Any]
 
@@ -58,10 +79,22 @@ class Drawn:
         del choices
         return self.values[name]
 
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """What was drawn."""
+        del low, high
+        return int(self.values[name])
+
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         """What was drawn."""
         del low, high, log
         return float(self.values[name])
+
+
+def space_of(plan: SearchPlan) -> dict[str, BaseDistribution]:
+    """The distributions behind free slots."""
+    asked = Asked()
+    spec_of(asked, plan, slots)
+    return asked.space
 
 
 class SlotTrial(GuidanceTrial):
@@ -70,12 +103,12 @@ class SlotTrial(GuidanceTrial):
     plan: SearchPlan
 
     def _begin(self, config: Mapping[str, Any]) -> None:
-        self._spec = slots(Drawn(config), self.plan)
+        self._spec = spec_of(Drawn(config), self.plan, slots)
         self._rows = []
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]  # Ray has no types
-    """Every result in the order in which it came; no more after ``budget``."""
+    """Every result in the order in which it came."""
 
     def __init__(self, plan: SearchPlan) -> None:
         self.plan = plan
@@ -85,24 +118,22 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray has no types
         self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **info: Any
     ) -> None:
         """Note which setting has been seen on how many pairs."""
-        self.steps.append((slots(Drawn(trial.config), self.plan), int(result["pairs"])))
+        self.steps.append((spec_of(Drawn(trial.config), self.plan, slots), int(result["pairs"])))
 
 
-def space_of(plan: SearchPlan) -> dict[str, Any]:
-    """The distributions behind ``slots``."""
-    space = plan.space
-    named = {
-        f"{stack}.slot{i}": CategoricalDistribution([-1, *range(depth)])
-        for stack, depth in plan.depths.items()
-        for i in range(SLOTS)
-    }
-    ranges = {"cfg_scale": space.cfg_scale, "rescale": space.rescale, "start": space.start, "stop": space.stop}
-    return {
-        **named,
-        "op": CategoricalDistribution(list(space.ops)),
-        "stg_scale": FloatDistribution(space.stg_scale.low, space.stg_scale.high, log=True),
-        **{name: FloatDistribution(item.low, item.high) for name, item in ranges.items()},
-    }
+class Enough(tune.Stopper):  # type: ignore[misc]  # Ray has no types
+    """Ends everything after a number of results."""
+
+    def __init__(self, recorder: Recorder, steps: int) -> None:
+        self.recorder, self.steps = recorder, steps
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether this trial is to end."""
+        return self.stop_all()
+
+    def stop_all(self) -> bool:
+        """Whether all are."""
+        return len(self.recorder.steps) >= self.steps
 
 
 def run_ray_tune(court: Court, seed: int, budget: int) -> Recorder:
@@ -111,29 +142,26 @@ def run_ray_tune(court: Court, seed: int, budget: int) -> Recorder:
     problem = Problem(
         encoding=Encoding(space=plan.space, orders={}, num_steps=plan.num_steps),
         judge=court.judge,
-        pairs=plan.search_pairs,
+        pairs=court.search_pairs,
         recipe=Recipe(court.simulator),
     )
     recorder = Recorder(plan)
     steps = budget - court.spent
-
-    def enough(trial_id: str, result: Mapping[str, Any]) -> bool:
-        del trial_id, result
-        return len(recorder.steps) >= steps
-
-    with tempfile.TemporaryDirectory() as folder, closing(LocalCluster(cpus=1, gpus=0)):
+    search = OptunaSearch(space=space_of(plan), metric=METRIC, mode="max", sampler=TPESampler(seed=seed))
+    scheduler = ASHAScheduler(
+        metric=METRIC, mode="max", grace_period=GRACE, reduction_factor=2, max_t=len(court.search_pairs)
+    )
+    with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
             type("BoundSlotTrial", (SlotTrial,), {"problem": problem, "plan": plan}),
             tune_config=tune.TuneConfig(
-                search_alg=ConcurrencyLimiter(
-                    OptunaSearch(space=space_of(plan), metric=METRIC, mode="max", sampler=TPESampler(seed=seed)), 1
-                ),
-                scheduler=ASHAScheduler(
-                    metric=METRIC, mode="max", grace_period=GRACE, reduction_factor=2, max_t=len(plan.search_pairs)
-                ),
+                search_alg=ConcurrencyLimiter(search, 1),
+                scheduler=scheduler,
                 num_samples=-(-steps // GRACE),
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(storage_path=folder, callbacks=[recorder], stop=enough, verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=folder, callbacks=[recorder], stop=Enough(recorder, steps), verbose=0
+            ),
         ).fit()
     return recorder

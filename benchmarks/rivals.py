@@ -1,14 +1,20 @@
 """The ways of searching that ``benchmarks.efficiency`` compares, all on the same pairs, objective and evaluator.
 
 Each gives its trail: after how many pair evaluations which setting it would have handed over. The others hand over the
-best mean of a setting that they have seen on all search pairs, so that nobody wins by two easy pairs; ours hands over
-what it tells its user: the leader of its belief, after fewer pairs too, and in the end the winner of its race.
+best mean of a setting that they have seen on all pairs of a trial. How many pairs a trial should have is theirs to
+choose, so each of them runs with few and with many. Ours hands over what it tells its user: the leader of its belief,
+after fewer pairs too, and in the end the winner of its race.
+
+The spaces differ in how layers are named, and in nothing else: operation, a strength for each stack, how terms are
+joined, CFG, rescale and window are the same numbers for all.
 """
 
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +22,21 @@ import optuna
 
 from benchmarks.landscape import grid
 from benchmarks.memory import search_in_memory
-from stg_tune.records import GuidanceSpec, SkipTerm
-from stg_tune.search.encoding import build_spec
+from stg_tune.search.encoding import Encoding
 from stg_tune.search.objective import Judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from benchmarks.simulated import Simulator
-    from stg_tune.records import Evaluation, Pair
+    from stg_tune.records import Evaluation, GuidanceSpec, Pair
     from stg_tune.search import SearchPlan
 
-    Decode = Callable[[Any, SearchPlan], GuidanceSpec]
+    Layers = Mapping[str, tuple[int, ...]]
+    Choose = Callable[[Any, SearchPlan], Layers]
 
-SLOTS = 3
-"""Layers of a stack that the free slots may name; as many as our own space allows."""
+FEW, MANY = 8, 24
+"""Pairs of a trial of the others: as many as ``stg-tune search`` takes with a small and with a large budget."""
 GRACE = 3
 """Pairs before ASHA may stop a trial."""
 
@@ -52,10 +58,12 @@ class Court:
     Args:
         simulator: Evaluates.
         plan: Search pairs, objective, default.
+        pairs: How many of the search pairs a trial has.
     """
 
     simulator: Simulator
     plan: SearchPlan
+    pairs: int = MANY
     trail: list[Step] = field(default_factory=list)
     spent: int = 0
 
@@ -63,9 +71,14 @@ class Court:
         """Evaluate the default, as everybody must."""
         self._seen: dict[str, dict[str, Evaluation]] = {}
         self._best = 0.0
-        rows = [self.evaluate(self.plan.baseline, pair) for pair in self.plan.search_pairs]
+        rows = [self.evaluate(self.plan.baseline, pair) for pair in self.search_pairs]
         self.judge = Judge.calibrate(self.plan.space.objective, self.plan.kinds, rows)
         self.trail.append(Step(spent=self.spent, spec=self.plan.baseline))
+
+    @property
+    def search_pairs(self) -> tuple[Pair, ...]:
+        """Those that a trial has."""
+        return self.plan.search_pairs[: self.pairs]
 
     def evaluate(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
         """One evaluation; known ones are free."""
@@ -76,13 +89,17 @@ class Court:
         return known[pair.key]
 
     def full(self, spec: GuidanceSpec) -> float:
-        """Evaluate a setting on all search pairs; gives its merit, and notes it when it is the best."""
-        rows = [self.evaluate(spec, pair) for pair in self.plan.search_pairs]
+        """Evaluate a setting on all pairs of a trial; gives its merit, and notes it when it is the best."""
+        rows = [self.evaluate(spec, pair) for pair in self.search_pairs]
         gain, feasible = self.merit(rows)
         if feasible and gain > self._best:
             self._best = gain
             self.trail.append(Step(spent=self.spent, spec=spec))
         return gain if feasible else gain - self.judge.objective.penalty
+
+    def close(self) -> list[Step]:
+        """The trail to where the method has stopped."""
+        return [*self.trail, Step(spent=self.spent, spec=self.trail[-1].spec)]
 
     def merit(self, rows: list[Evaluation]) -> tuple[float, bool]:
         """Mean paired gain, and whether every guard holds."""
@@ -90,76 +107,64 @@ class Court:
         return fmean(deltas), all(value <= 0 for value in self.judge.violations(rows).values())
 
 
-def published_grid(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
-    """Every layer at scales 1, 2 and 3 beside the default's CFG, in a random order."""
-    court, every = Court(simulator, plan), list(grid(plan.space, plan.depths, plan.baseline))
+def published_grid(simulator: Simulator, plan: SearchPlan, seed: int, budget: int, *, pairs: int) -> list[Step]:
+    """Every layer at scales 1, 2 and 3 beside the default's CFG, in a random order; it ends when all are seen."""
+    court, every = Court(simulator, plan, pairs), list(grid(plan.space, plan.depths, plan.baseline))
     random.Random(seed).shuffle(every)
     for spec in every:
-        if court.spent < budget:
+        if court.spent + pairs <= budget:
             court.full(spec)
-    return court.trail
+    return court.close()
 
 
-def random_search(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
-    """Free slots and all other numbers, drawn at random."""
-    return _optuna(simulator, plan, budget, optuna.samplers.RandomSampler(seed=seed), slots)
-
-
-def tpe_bits(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
-    """Optuna's TPE as it comes, one include-bit a layer."""
-    return _optuna(simulator, plan, budget, optuna.samplers.TPESampler(seed=seed), bits)
-
-
-def tpe_slots(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
-    """Optuna's TPE as it comes, free slots."""
-    return _optuna(simulator, plan, budget, optuna.samplers.TPESampler(seed=seed), slots)
-
-
-def _optuna(
-    simulator: Simulator, plan: SearchPlan, budget: int, sampler: optuna.samplers.BaseSampler, decode: Decode
+def with_optuna(
+    simulator: Simulator, plan: SearchPlan, seed: int, budget: int, *, sampler: Any, choose: Choose, pairs: int
 ) -> list[Step]:
-    court = Court(simulator, plan)
+    """A sampler of Optuna as it comes, over layers that ``choose`` names."""
+    court = Court(simulator, plan, pairs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    while court.spent + len(plan.search_pairs) <= budget:
+    study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
+    while court.spent + pairs <= budget:
         trial = study.ask()
-        study.tell(trial, court.full(decode(trial, plan)))
-    return court.trail
+        study.tell(trial, court.full(spec_of(trial, plan, choose)))
+    return court.close()
 
 
-def bits(trial: Any, plan: SearchPlan) -> GuidanceSpec:
-    """Whether each layer is skipped; one term for all of them."""
-    chosen = {
+def bits(trial: Any, plan: SearchPlan) -> Layers:
+    """Whether each layer is skipped."""
+    return {
         stack: tuple(layer for layer in range(depth) if trial.suggest_categorical(f"{stack}.{layer}", [False, True]))
         for stack, depth in plan.depths.items()
     }
-    return _spec(trial, plan, {stack: layers for stack, layers in chosen.items() if layers})
 
 
-def slots(trial: Any, plan: SearchPlan) -> GuidanceSpec:
-    """For each stack a few slots that name a layer or nothing; one term for all of them."""
+def slots(trial: Any, plan: SearchPlan) -> Layers:
+    """For each stack how many layers, none to as many as our own space allows, and a slot for each that names it."""
     chosen: dict[str, tuple[int, ...]] = {}
     for stack, depth in plan.depths.items():
-        named = {trial.suggest_categorical(f"{stack}.slot{i}", [-1, *range(depth)]) for i in range(SLOTS)} - {-1}
-        if named:
-            chosen[stack] = tuple(sorted(named))
-    return _spec(trial, plan, chosen)
+        most = plan.space.stacks[stack].max_layers
+        count = trial.suggest_int(f"k_{stack}", 0, most)
+        named = [trial.suggest_categorical(f"{stack}.slot{i}", list(range(depth))) for i in range(most)]
+        chosen[stack] = tuple(sorted(set(named[:count])))
+    return chosen
 
 
-def _spec(trial: Any, plan: SearchPlan, chosen: Mapping[str, tuple[int, ...]]) -> GuidanceSpec:
-    space = plan.space
-    op = trial.suggest_categorical("op", list(space.ops))
-    scale = trial.suggest_float("stg_scale", space.stg_scale.low, space.stg_scale.high, log=True)
-    cfg = trial.suggest_float("cfg_scale", space.cfg_scale.low, space.cfg_scale.high)
-    rescale = trial.suggest_float("rescale", space.rescale.low, space.rescale.high)
-    start = trial.suggest_float("start", space.start.low, space.start.high)
-    stop = trial.suggest_float("stop", space.stop.low, space.stop.high)
-    if not chosen:
-        return build_spec(cfg_scale=cfg, rescale=rescale)
-    term = SkipTerm(name="joint", skip_layers=chosen, skip_op=op, stg_scale=float(f"{scale:.2g}"))
-    first = round(start * plan.num_steps) / plan.num_steps
-    after = max(round(stop * plan.num_steps) / plan.num_steps, first + 1 / plan.num_steps)
-    return build_spec(cfg_scale=cfg, rescale=rescale, terms=(term,), window=(first, after))
+def spec_of(trial: Any, plan: SearchPlan, choose: Choose) -> GuidanceSpec:
+    """The setting of a trial: its layers, and for all else the numbers that our own optimiser proposes too."""
+    layers = choose(trial, plan)
+    orders = {(stack, op): chosen for stack, chosen in layers.items() for op in plan.space.ops}
+    encoding = Encoding(space=plan.space, orders=orders, num_steps=plan.num_steps)
+    params: dict[str, float] = {}
+    for stack, chosen in layers.items():
+        params |= {f"k_{stack}": len(chosen), f"offset_{stack}": 0}
+    for knob in encoding.knobs():
+        if knob.name in params:
+            continue
+        if knob.whole:
+            params[knob.name] = trial.suggest_int(knob.name, int(knob.low), int(knob.high))
+        else:
+            params[knob.name] = trial.suggest_float(knob.name, knob.low, knob.high, log=knob.log)
+    return encoding.decode(params)
 
 
 def ours(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
@@ -193,21 +198,34 @@ class _Tally:
 
 def ray_tune(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> list[Step]:
     """Ray Tune with ``OptunaSearch`` and ASHA over free slots, one trial at a time."""
-    from benchmarks.rival_ray import run_ray_tune  # starts Ray
+    from stg_tune.search.workers.cluster import LocalCluster
 
     court = Court(simulator, plan)
-    for spec, pairs in run_ray_tune(court, seed, budget).steps:
-        court.evaluate(spec, plan.search_pairs[pairs - 1])
-        if pairs == len(plan.search_pairs):
+    with closing(LocalCluster(cpus=1, gpus=0)):
+        from benchmarks.rival_ray import run_ray_tune  # imports Ray, which has to be told first to stay on this machine
+
+        steps = run_ray_tune(court, seed, budget).steps
+    for spec, pairs in steps:
+        court.evaluate(spec, court.search_pairs[pairs - 1])
+        if pairs == len(court.search_pairs):
             court.full(spec)
-    return court.trail
+    return court.close()
 
 
+_SAMPLERS: dict[str, dict[str, Any]] = {
+    "random search": {"sampler": optuna.samplers.RandomSampler, "choose": slots},
+    "TPE, include-bits": {"sampler": optuna.samplers.TPESampler, "choose": bits},
+    "TPE, free slots": {"sampler": optuna.samplers.TPESampler, "choose": slots},
+}
+OURS = "stg-tune"
+GRID = "published grid"
 METHODS: dict[str, Any] = {
-    "stg-tune": ours,
-    "published grid": published_grid,
-    "random search": random_search,
-    "TPE, include-bits": tpe_bits,
-    "TPE, free slots": tpe_slots,
+    OURS: ours,
+    **{f"{GRID}, {pairs} pairs": partial(published_grid, pairs=pairs) for pairs in (FEW, MANY)},
+    **{
+        f"{name}, {pairs} pairs": partial(with_optuna, pairs=pairs, **how)
+        for name, how in _SAMPLERS.items()
+        for pairs in (FEW, MANY)
+    },
     "Ray Tune, OptunaSearch + ASHA": ray_tune,
 }

@@ -209,7 +209,8 @@ class Simulator:
         """Student's t of variance 1, a part of it common to all scorers."""
         tails, common = self.noise.tails, self.noise.shared
         values = self._random(*words).standard_t(tails, size=len(self.noise.scorers) + 1) * math.sqrt(1 - 2 / tails)
-        return math.sqrt(common) * values[0] + math.sqrt(1 - common) * values[1:]
+        mixed: NDArray[np.float64] = math.sqrt(common) * values[0] + math.sqrt(1 - common) * values[1:]
+        return mixed
 
     def _random(self, *words: str) -> np.random.Generator:
         digest = hashlib.blake2b("/".join((str(self.seed), *words)).encode(), digest_size=8).digest()
@@ -230,10 +231,10 @@ def _space() -> SearchSpace:
     )
 
 
-def plan_for(simulator: Simulator, *, budget: str, seed: int) -> SearchPlan:
+def plan_for(simulator: Simulator, *, budget: str, seed: int, prompts: int = PROMPTS) -> SearchPlan:
     """The plan that ``stg-tune search`` would make of an embedded model, over made-up prompts."""
-    holdout = 1200 if budget in {"medium", "large"} else 240
-    search, held = split_pairs([f"prompt {i}" for i in range(PROMPTS)], seed=seed, search=24, holdout=holdout)
+    holdout = 1200 if budget in {"medium", "large"} or prompts < PROMPTS else 240
+    search, held = split_pairs([f"prompt {i}" for i in range(prompts)], seed=seed, search=24, holdout=holdout)
     return SearchPlan(
         model="simulated",
         space=_space(),

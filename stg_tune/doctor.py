@@ -25,6 +25,8 @@ State = Literal["ok", "note", "problem"]
 
 LEAST_FREE = 2 * 2**30
 """Bytes below which a disk is called nearly full."""
+DEMO = "open-sora-tiny"
+"""The embedded model that every installation has."""
 LEAST_SHARED = 200_000_000
 """Bytes of shared memory below which Ray keeps its objects on disk."""
 HUB = "https://huggingface.co"
@@ -115,23 +117,28 @@ def video_file() -> Check:
         return Check(name="video files", state="problem", found="cannot write H.264", advice=str(error))
 
 
-def embedded_models() -> Iterator[Check]:
-    """The weights that ship with the package."""
-    from stg_tune import models
-    from stg_tune.models.open_sora.record import embedded_folder
+def embedded_models(weights: Path | None = None) -> Iterator[Check]:
+    """The models that are small enough to ship with the package: those whose weights do, and the others.
 
-    for entry in map(models.entry, models.names()):
-        if entry.embedded:
-            files = [file for file in embedded_folder(entry.name).rglob("*.safetensors") if file.stat().st_size]
-            size = sum(file.stat().st_size for file in files) / 1e6
-            there = f"in the package, {size:.1f} MB"
-            advice = "" if files else "the installation is incomplete; install stg-tune again"
-            yield Check(
-                name=f"model {entry.name}",
-                state="ok" if files else "problem",
-                found=there if files else "no weights",
-                advice=advice,
-            )
+    Args:
+        weights: Folder with a folder for each; ``None``: that of the package.
+    """
+    from stg_tune.models import mochi, svd
+    from stg_tune.models.open_sora import record
+
+    for entry in (entry for family in (record, mochi, svd) for entry in family.ENTRIES if entry.embedded):
+        yield _embedded(entry.name, weights / entry.name if weights else record.embedded_folder(entry.name))
+
+
+def _embedded(name: str, folder: Path) -> Check:
+    files = [file for file in folder.rglob("*.safetensors") if file.stat().st_size] if folder.is_dir() else []
+    if files and (folder / "model_index.json").is_file():
+        size = sum(file.stat().st_size for file in files) / 1e6
+        return Check(name=f"model {name}", state="ok", found=f"in the package, {size:.1f} MB")
+    if name != DEMO and not (folder / "model_index.json").is_file():
+        return Check(name=f"model {name}", state="note", found="its weights do not ship with this version")
+    advice = "the installation is incomplete; install stg-tune again"
+    return Check(name=f"model {name}", state="problem", found="no weights", advice=advice)
 
 
 def scorer_files() -> Check:

@@ -10,3 +10,7 @@ class StgTuneError(Exception):
 
 class NotReachableError(StgTuneError):
     """Files that a model or scorer needs are neither on this machine nor reachable."""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM; what it does about that is what it does about Ctrl-C."""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from typing import TYPE_CHECKING
 
 from stg_tune import models
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
+from stg_tune.outcome import filmed_pairs, filmed_settings, write_effects
 from stg_tune.preset import open_for, spec_for
 from stg_tune.records import GuidanceSpec
 from stg_tune.report.facts import describe
 from stg_tune.search import load_run, snapshot
+from stg_tune.search.executor import Executor, Task
 from stg_tune.vote import Arm, Ballot, Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stg_tune.generate import Generated
+    from stg_tune.generate import Films, Generated
     from stg_tune.models.base import ModelEntry
     from stg_tune.records import Pair
-    from stg_tune.search import SearchPlan
+    from stg_tune.search import SearchPlan, SearchResult
+    from stg_tune.studio import Studio
+
+    Make = Callable[[Sequence[Task]], None]
 
 
 def render(
@@ -46,6 +53,68 @@ def render(
     made = generator(setting, pair)
     write_mp4(made.video, out)
     return made
+
+
+def films_of(plan: SearchPlan, folder: RunFolder) -> Films:
+    """Where the videos of a run's result go."""
+    from stg_tune.generate import Films
+
+    pairs = frozenset(pair.key for pair in filmed_pairs(plan))
+    return Films(folder=folder.path.absolute(), pairs=pairs, default=plan.baseline.hash())
+
+
+def film_result(result: SearchResult, films: Films, make: Make) -> None:
+    """Have the default, the winner and what they are compared with filmed, as far as that has not been done.
+
+    What has been found is stored already: whatever goes wrong costs videos, and is told as a warning.
+
+    Args:
+        result: What was found.
+        films: Where videos go.
+        make: Makes the videos of tasks, each a single pair.
+    """
+    settings, pairs = filmed_settings(result).values(), filmed_pairs(result.plan)
+    tasks = [Task(spec=spec, pair=pair, role="holdout") for spec in settings for pair in pairs]
+    missing = [task for task in tasks if not films.clip(task.spec, task.pair).exists()]
+    try:
+        if missing:
+            make(missing)
+            _keep_effects(result, films)
+    except Exception as error:  # noqa: BLE001 - torch, Ray, the disk: any of them may fail here
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        warnings.warn(f"filming what was found has failed ({said})", UserWarning, stacklevel=2)
+
+
+def here(studio: Studio, films: Films) -> Make:
+    """Make videos with the model of this process."""
+
+    def make(tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            films.write(task.spec, task.pair, studio.generator(task.spec, task.pair))
+
+    return make
+
+
+def by_workers(executor: Executor) -> Make:
+    """Have videos made by workers whose recipe knows where they go, so that this process needs no model."""
+
+    def make(tasks: Sequence[Task]) -> None:
+        failed = [one.error for done in executor.run(tasks) for one in done.evaluations if one.error]
+        if failed:
+            raise StgTuneError(f"{len(failed)} of {len(tasks)} videos cannot be made; {failed[0]}")
+
+    return make
+
+
+def _keep_effects(result: SearchResult, films: Films) -> None:
+    """The mean over the winner's videos."""
+    folder, winner = RunFolder(path=films.folder), result.verdict.winner if result.verdict else None
+    if winner is None:
+        return
+    files = [folder.effect_series(winner, pair) for pair in filmed_pairs(result.plan)]
+    series = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    if series:
+        write_effects(folder.effects, winner, result.plan.num_steps, series)
 
 
 def ballot_of(

@@ -12,7 +12,7 @@ from stg_tune.documents import read_limited, write_atomic
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
-    from stg_tune.records import Pair
+    from stg_tune.records import GuidanceSpec, Pair
 
 MAX_BYTES = 100_000
 
@@ -80,6 +80,10 @@ class RunFolder:
     def effects(self) -> Path:
         """Effect of the winner's terms in every step: ``{"config": hash, "terms": {term: [number or null, ...]}}``."""
         return self.path / "effects.json"
+
+    def effect_series(self, spec: GuidanceSpec, pair: Pair) -> Path:
+        """Effect of each term in each active step, of one video: ``{term: [number, ...]}``."""
+        return self.path / "effects" / f"{pair.key}-{spec.hash()}.json"
 
     @property
     def previews(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,12 @@ import torch
 import stg_tune
 from stg_tune import models
 from stg_tune.errors import StgTuneError
-from stg_tune.generate import Generated, GenerationFailedError, Generator, Previews
+from stg_tune.generate import Films, Generated, GenerationFailedError, Generator, Previews
 from stg_tune.models.loras import Lora, identity, parse_loras
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
-from stg_tune.score import default_scorers, embedded_scorers
+from stg_tune.score import CompositeScorer, default_scorers, embedded_scorers
+from stg_tune.score.choice import NOTHING_ELSE, ScorerChoice, kept_choice
+from stg_tune.score.registry import DEFAULT
 from stg_tune.search.fidelity import steps_at
 
 if TYPE_CHECKING:
@@ -48,13 +50,23 @@ class ModelRecipe:
     """Loaded into the model, the same files on every machine."""
     previews: Previews | None = None
     """Where clips for Optuna's dashboard are kept."""
+    films: Films | None = None
+    """Where whole videos are kept, and of which pairs."""
+    scorers: ScorerChoice = NOTHING_ELSE
+    """What judges the videos beyond the model's own scorers, and where their files are."""
 
     @classmethod
     def of(cls, plan: SearchPlan, folder: RunFolder) -> ModelRecipe:
         """The recipe behind a run that is there already; raises ``StgTuneError`` when its LoRAs have changed."""
         loras = parse_loras(folder.loras)
         _check_loras(plan.loras, identity(loras))
-        return cls(model=plan.model, path=folder.model_path, num_inference_steps=plan.num_steps, loras=loras)
+        return cls(
+            model=plan.model,
+            path=folder.model_path,
+            num_inference_steps=plan.num_steps,
+            loras=loras,
+            scorers=kept_choice(folder.path),
+        )
 
     def __call__(self, threads: int) -> Evaluate:
         """Load model and scorers in a worker that may use ``threads`` threads."""
@@ -63,7 +75,7 @@ class ModelRecipe:
 
     def identity(self) -> Mapping[str, str]:
         """Versions and checksums that decide the numbers."""
-        return numbers_identity(scorer_for(models.entry(self.model))) | identity(self.loras)
+        return numbers_identity(scorer_for(models.entry(self.model), self.scorers)) | identity(self.loras)
 
 
 class Studio:
@@ -94,12 +106,12 @@ class Studio:
     @cached_property
     def scorer(self) -> Scorer:
         """The scorers."""
-        return self._given[1] or scorer_for(models.entry(self.recipe.model))
+        return self._given[1] or scorer_for(models.entry(self.recipe.model), self.recipe.scorers)
 
     @cached_property
     def evaluate(self) -> Evaluate:
         """Generates and scores one pair."""
-        return Evaluator(self.generator, self.scorer, self.recipe.previews)
+        return Evaluator(self.generator, self.scorer, self.recipe.previews, self.recipe.films)
 
     def previewing(self, folder: Path, pair: Pair) -> Studio:
         """The same studio, whose evaluations leave clips of a pair in a folder."""
@@ -114,10 +126,13 @@ class Evaluator:
         generator: Makes videos.
         scorer: Judges them.
         previews: Keeps clips of one pair.
+        films: Keeps whole videos of some pairs.
     """
 
-    def __init__(self, generator: Generator, scorer: Scorer, previews: Previews | None = None) -> None:
-        self._generator, self._scorer, self._previews = generator, scorer, previews
+    def __init__(
+        self, generator: Generator, scorer: Scorer, previews: Previews | None = None, films: Films | None = None
+    ) -> None:
+        self._generator, self._scorer, self._previews, self._films = generator, scorer, previews, films
 
     def __call__(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
         """Generate and score one pair; a failed generation is ``Evaluation.error``."""
@@ -146,9 +161,11 @@ class Evaluator:
         videos = torch.stack([one.video.to_float() for one in made])
         scores = self._scorer(videos, [pair.prompt for pair in pairs])
         seconds = (time.perf_counter() - begun) / len(pairs)
-        if self._previews is not None:
-            for pair, one in zip(pairs, made, strict=True):
+        for pair, one in zip(pairs, made, strict=True):
+            if self._previews is not None:
                 self._previews.keep(spec, pair, one.video)
+            if self._films is not None:
+                self._films.keep(spec, pair, one)
         return [_scored(spec, *each, seconds) for each in zip(pairs, made, scores, strict=True)]
 
 
@@ -178,13 +195,27 @@ def _scored(spec: GuidanceSpec, pair: Pair, made: Generated, scores: Mapping[str
     )
 
 
-def scorer_for(entry: ModelEntry) -> Scorer:
-    """The scorers that know what the model shows.
+def scorer_for(entry: ModelEntry, choice: ScorerChoice = NOTHING_ELSE) -> Scorer:
+    """The scorers that know what the model shows, and those that were chosen beside them.
 
     Raises:
         NotReachableError: The files behind the scorers of real models are neither on this machine nor reachable.
     """
-    return embedded_scorers() if entry.embedded else default_scorers(fps=float(entry.defaults.fps))
+    real = partial(
+        default_scorers,
+        fast=choice.fast,
+        fps=float(entry.defaults.fps),
+        weights=choice.weights,
+        offer=f"A model that brings its own scorers needs no files: stg-tune search --model {_embedded_name()}",
+    )
+    if not entry.embedded:
+        return real(names=(*DEFAULT, *choice.more))
+    own = embedded_scorers()
+    return CompositeScorer([*own.measures, *real("cpu", names=choice.more).measures]) if choice.more else own
+
+
+def _embedded_name() -> str:
+    return next(name for name in models.names() if models.entry(name).embedded)
 
 
 def versions() -> dict[str, str]:

@@ -13,14 +13,17 @@ from stg_tune import preset as presets
 from stg_tune.documents import read_limited
 from stg_tune.embedded import digits
 from stg_tune.errors import StgTuneError
+from stg_tune.film import by_workers, film_result, films_of, here
 from stg_tune.folder import RunFolder
 from stg_tune.models.loras import check_takes, identity, parse_loras
-from stg_tune.outcome import clip_of, filmed_pairs, filmed_settings, report, write_effects
+from stg_tune.outcome import keep_preset, report
 from stg_tune.records import Evaluation, GuidanceSpec
+from stg_tune.score.choice import ScorerChoice, keep_choice
 from stg_tune.search import SearchPlan, WarmStart, load_run, load_space, run_search, space_names, split_pairs
 from stg_tune.search.budget import in_worker_hours, parse_budget
 from stg_tune.search.estimate import Estimate, estimate, probe
 from stg_tune.search.executor import attempt
+from stg_tune.search.inflight import InFlight, watched
 from stg_tune.search.objective import parse_objective
 from stg_tune.search.stored import find_row, first_row
 from stg_tune.search.workers.placement import Layout, Placement, lay_out
@@ -31,12 +34,10 @@ from stg_tune.video import write_mp4
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stg_tune.generate import Generator
     from stg_tune.models.base import ModelEntry
     from stg_tune.score import Scorer
-    from stg_tune.search import Progress, SearchResult, SearchSpace
+    from stg_tune.search import Evaluate, Progress, SearchResult, SearchSpace
     from stg_tune.search.fidelity import Policy
-    from stg_tune.search.verdict import Verdict
     from stg_tune.search.workers import Reference
 
 SEARCH_PAIRS, HOLDOUT_PAIRS = 24, 1200
@@ -71,6 +72,10 @@ class Request:
     """``auto``: screen and trials with fewer steps where a check shows that they rank settings alike."""
     warm_starts: tuple[str, ...] = ()
     """Presets to try first: files, or published ones by name; those of sibling models by relative depth."""
+    fast: bool = False
+    """Scorers with a smaller CLIP: a twentieth of the cost, other numbers."""
+    weights: Path | None = None
+    """Local folder with the scorers' files; ``None``: of ``STG_TUNE_WEIGHTS``, else the usual caches."""
     placement: Placement = field(default_factory=Placement)
     """Where pairs are evaluated."""
 
@@ -87,6 +92,8 @@ class Outcome:
     """The preset; ``None`` when nothing was better than the default."""
     report: Path
     """The dashboard."""
+    set_aside: Path | None = None
+    """Where an earlier preset is now that the verdict of an extended run does not speak for."""
 
 
 def tune(request: Request, directory: Path, *, storage: str | None, progress: Progress) -> Outcome:
@@ -102,19 +109,37 @@ def tune(request: Request, directory: Path, *, storage: str | None, progress: Pr
     loras = parse_loras(request.loras)
     folder = RunFolder.new(directory, model_path=request.model_path, loras=tuple(lora.word for lora in loras))
     models.fetch(entry, folder.model_path)
-    studio = Studio(ModelRecipe(model=entry.name, path=folder.model_path, loras=loras))
+    chosen = scorers_of(request, entry)
+    studio = Studio(ModelRecipe(model=entry.name, path=folder.model_path, loras=loras, scorers=chosen))
     return _search(draft(studio.scorer), folder, studio, layout, storage=storage, progress=progress)
 
 
-def resume(directory: Path, *, budget: str | None, progress: Progress, placement: Placement | None = None) -> Outcome:
-    """Go on with the run in a folder, if need be with a larger budget or elsewhere; raises as ``tune`` does."""
+def resume(
+    directory: Path,
+    *,
+    budget: str | None,
+    progress: Progress,
+    placement: Placement | None = None,
+    takeover: bool = False,
+) -> Outcome:
+    """Go on with the run in a folder, if need be with a larger budget or elsewhere; raises as ``tune`` does.
+
+    Args:
+        directory: Folder of the run.
+        budget: A larger one; ``None``: the one it has.
+        progress: Told after each evaluation.
+        placement: Where pairs are evaluated.
+        takeover: The driver on another host that the folder's lock names is gone.
+    """
     run, folder = load_run(directory), RunFolder.open(directory)
     layout = layout_of(placement or Placement(), models.entry(run.plan.model), folder.model_path)
     studio = Studio(ModelRecipe.of(run.plan, folder))
     check_same(run.plan, studio.scorer)
     plan = replace(run.plan, budget=in_worker_hours(budget, layout.gpus) if budget else run.plan.budget)
-    reference = first_row(directory) if layout.executor == "ray" else None
-    return _search(plan, folder, studio, layout, storage=None, progress=progress, reference=reference)
+    reference = first_row(directory)
+    return _search(
+        plan, folder, studio, layout, storage=None, progress=progress, reference=reference, takeover=takeover
+    )
 
 
 def _search(
@@ -126,25 +151,48 @@ def _search(
     storage: str | None,
     progress: Progress,
     reference: Reference | None = None,
+    takeover: bool = False,
 ) -> Outcome:
-    studio = studio.previewing(folder.previews, plan.search_pairs[0])
-    with layout.open(studio.recipe, lambda: studio.evaluate, reference=reference) as executor:
+    studio, films = studio.previewing(folder.previews, plan.search_pairs[0]), films_of(plan, folder)
+    inline = layout.executor == "inline"
+    recipe = studio.recipe if inline else replace(studio.recipe, films=films)
+
+    def evaluator() -> Evaluate:
+        return watched(studio.evaluate, InFlight(folder.path))
+
+    with layout.open(recipe, evaluator, reference=reference) as executor:
         if not (folder.path / "run.json").exists():
             folder.make()
-        result = run_search(plan, executor=executor, directory=folder.path, storage=storage, progress=progress)
-    verdict = result.verdict
-    improved = verdict is not None and verdict.improved
-    if verdict is not None:
-        _film(studio, folder, plan, verdict)
-    if improved:
-        presets.save(_preset(result, studio.generator), folder.preset)
+            keep_choice(studio.recipe.scorers, folder.path)
+        result = run_search(
+            plan,
+            executor=executor,
+            directory=folder.path,
+            storage=storage,
+            progress=progress,
+            takeover=takeover,
+            repeat=reference if inline else None,  # workers are compared by their pool
+        )
+        verdict = result.verdict
+        improved = verdict is not None and verdict.improved
+        kept = keep_preset(folder.preset, _preset(result) if improved else None, verdict)
+        film_result(result, films, here(studio, films) if inline else by_workers(executor))
     return Outcome(
-        result=result, improved=improved, preset=folder.preset if improved else None, report=report(folder.path)
+        result=result,
+        improved=improved,
+        preset=kept.preset,
+        report=report(folder.path),
+        set_aside=kept.set_aside,
     )
 
 
 def layout_of(placement: Placement, entry: ModelEntry, model_path: Path | None) -> Layout:
-    """Where pairs are evaluated on this machine, or the cluster that was named."""
+    """Where pairs are evaluated on this machine, or the cluster that was named.
+
+    A real model is loaded by a worker even when there is to be one only: it may crash or hang without the driver.
+    """
+    if placement.executor is None and not entry.embedded:
+        placement = replace(placement, executor="ray")
     gpus, size = torch.cuda.device_count(), model_bytes(model_path)
     return lay_out(placement, gpus=gpus, worker_bytes=size, batch=entry.batch)
 
@@ -182,11 +230,23 @@ def dry_run(request: Request) -> tuple[SearchPlan, Layout, Estimate]:
     layout = layout_of(request.placement, entry, request.model_path)
     draft = draft_plan(replace(request, budget=in_worker_hours(request.budget, layout.gpus)), entry)
     models.fetch(entry, request.model_path)
-    recipe = ModelRecipe(model=entry.name, path=request.model_path, loras=parse_loras(request.loras))
+    loras = parse_loras(request.loras)
+    recipe = ModelRecipe(model=entry.name, path=request.model_path, loras=loras, scorers=scorers_of(request, entry))
     studio = Studio(recipe)
     plan = draft(studio.scorer)
     evaluate = studio.evaluate if layout.threads is None else recipe(layout.threads)
     return plan, layout, estimate(plan, probe(evaluate, plan, batch=layout.batch), workers=layout.workers or 1)
+
+
+def scorers_of(request: Request, entry: ModelEntry) -> ScorerChoice:
+    """What the objective of the search asks for beyond the model's own scorers, and the options about their files."""
+    named = _space(request, entry).objective.scorers
+    return ScorerChoice.of(named, embedded=entry.embedded, fast=request.fast, weights=request.weights)
+
+
+def _space(request: Request, entry: ModelEntry) -> SearchSpace:
+    own = entry.name if entry.name in space_names() else entry.architecture.family
+    return load_space(request.space or own, entry.depths)
 
 
 def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], SearchPlan]:
@@ -194,8 +254,7 @@ def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], Search
     parse_budget(request.budget)
     loras = parse_loras(request.loras)
     check_takes(entry, loras)
-    own = entry.name if entry.name in space_names() else entry.architecture.family
-    space = with_warm_starts(load_space(request.space or own, entry.depths), entry, request.warm_starts)
+    space = with_warm_starts(_space(request, entry), entry, request.warm_starts)
     if request.objective is not None:
         space = space.priced(parse_objective(request.objective))
     prompts = read_prompts(request.prompts) if request.prompts else default_prompts(entry)
@@ -224,27 +283,21 @@ def draft_plan(request: Request, entry: ModelEntry) -> Callable[[Scorer], Search
 
 
 def published_for(entry: ModelEntry) -> dict[str, GuidanceSpec]:
-    """Name -> published setting that was made for a model with just these blocks; they race with what is found."""
+    """Name -> published setting that races with what is found: those made for a model with just these blocks.
+
+    Where there is none, that of the sibling with the least different blocks, carried over by relative depth.
+    """
     priors = presets.published(entry.architecture.family)
-    return {prior.name: prior.spec for prior in priors if dict(prior.stacks) == dict(entry.depths)}
+    own = {prior.name: prior.spec for prior in priors if dict(prior.stacks) == dict(entry.depths)}
+    carried = {
+        f"{prior.name}, by relative depth": presets.carried_over(prior, entry.depths) for prior in _siblings(entry)[:1]
+    }
+    return own or carried
 
 
 def with_warm_starts(space: SearchSpace, entry: ModelEntry, names: Sequence[str]) -> SearchSpace:
-    """The space with the user's presets, and what is published for sibling models, as settings to try first.
-
-    Siblings are models of the same family with other numbers of blocks; of the settings that skip any, those of the
-    least different ones are taken.
-    """
+    """The space with the user's presets, and what is published for sibling models, as settings to try first."""
     given = [presets.open_preset(name) for name in names]
-    priors = presets.published(entry.architecture.family)
-    siblings = [
-        prior
-        for prior in priors
-        if dict(prior.stacks) != dict(entry.depths)
-        and prior.stacks.keys() == entry.depths.keys()
-        and any(segment.terms for segment in prior.spec.segments)
-    ]
-    siblings.sort(key=lambda prior: sum(abs(depth - entry.depths[name]) for name, depth in prior.stacks.items()))
     warm = [
         WarmStart(
             name=prior.name or prior.model,
@@ -252,9 +305,23 @@ def with_warm_starts(space: SearchSpace, entry: ModelEntry, names: Sequence[str]
             why=f"a setting for {prior.model}, blocks {dict(prior.stacks)}, by relative depth",
             source=prior.name or "a preset given on the command line",
         )
-        for prior in (*given, *siblings[:SIBLINGS])
+        for prior in (*given, *_siblings(entry)[:SIBLINGS])
     ]
     return replace(space, warm_starts=(*space.warm_starts, *warm))
+
+
+def _siblings(entry: ModelEntry) -> list[presets.Preset]:
+    """Published settings that skip any block, for the same family with other numbers of blocks; the nearest first."""
+    siblings = [
+        prior
+        for prior in presets.published(entry.architecture.family)
+        if dict(prior.stacks) != dict(entry.depths)
+        and prior.stacks.keys() == entry.depths.keys()
+        and any(segment.terms for segment in prior.spec.segments)
+    ]
+    return sorted(
+        siblings, key=lambda prior: sum(abs(depth - entry.depths[name]) for name, depth in prior.stacks.items())
+    )
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -271,27 +338,12 @@ def default_prompts(entry: ModelEntry) -> list[str]:
     return digits.captions() if entry.embedded else read_prompts(GENERAL_PROMPTS)
 
 
-def _preset(result: SearchResult, generator: Generator) -> presets.Preset:
-    entry, loras = generator.entry, result.plan.loras
+def _preset(result: SearchResult) -> presets.Preset:
+    entry, loras = models.entry(result.plan.model), result.plan.loras
     return presets.from_result(
         result,
         family=entry.architecture.family,
         checkpoint=" + ".join(["embedded" if entry.embedded else entry.source, *loras])[:400],
         revision="; ".join(loras.values())[:200],
-        generation=generator.defaults,
+        generation=replace(entry.defaults, num_inference_steps=result.plan.num_steps),
     )
-
-
-def _film(studio: Studio, folder: RunFolder, plan: SearchPlan, verdict: Verdict) -> None:
-    """Film the default, the winner and what they are compared with; a clip is there when it is whole."""
-    settings, series = filmed_settings(plan, verdict), []
-    for pair in filmed_pairs(plan):
-        for name, spec in settings.items():
-            clip = clip_of(folder, plan, pair, spec)
-            if not clip.exists():
-                made = studio.generator(spec, pair)
-                write_mp4(made.video, clip.with_suffix(".part.mp4")).replace(clip)
-                series += [made.effect_series] if name == "tuned" else []
-    if series:
-        steps = studio.generator.defaults.num_inference_steps
-        write_effects(folder.effects, verdict.winner, steps, series)

@@ -3,9 +3,10 @@
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,6 +14,9 @@ from stg_tune.cli.examples import EXAMPLES
 from stg_tune.cli.main import main, parser
 from stg_tune.cli.reference import COLUMNS, reference, renewed
 from stg_tune.cli.tree import is_group, walk
+from stg_tune.export import targets
+from stg_tune.models.families import FAMILIES
+from stg_tune.preset import published_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -20,16 +24,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<why><!-- not run: (?P<reason>.+?) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 """A block of code, and the remark that keeps it from being run."""
 
+Names = dict[str, Any]
+
+NUMBERS = {15: "Fifteen", 16: "Sixteen", 17: "Seventeen", 18: "Eighteen", 19: "Nineteen", 20: "Twenty"}
+"""Families, those of diffusers and our own."""
+
 LEFT_OUT = {
-    "README.md": "needs a finished run; tests/test_tune.py does the same",
-    "docs/exports.md": "shows what an exporter writes; tests/export runs it",
-    "docs/guidance.md": "names a pipeline of the reader; tests/guidance does the same",
-    "docs/presets.md": "needs a preset of the reader",
-    "docs/scorers.md": "belongs into a package of the reader; tests/score does the same",
-    "docs/models/add-a-model.md": "a fragment of a record",
     "docs/models/open-sora.md": "needs the published weights",
 }
-"""Pages whose Python is compiled only, and why."""
+"""Pages whose Python is compiled only, and why; single blocks say so in the page."""
 
 CHEAP = (
     "models",
@@ -63,7 +66,103 @@ def _blocks() -> Iterator[Block]:
 
 BLOCKS = list(_blocks())
 PYTHON = [block for block in BLOCKS if block.kind == "python"]
-RUN = [block for block in PYTHON if not block.reason and block.page not in LEFT_OUT]
+RUN = {
+    page: [block for block in PYTHON if block.page == page and not block.reason]
+    for page in dict.fromkeys(block.page for block in PYTHON)
+    if page not in LEFT_OUT
+}
+"""Page -> its blocks, which run one after the other in the same folder and with the same names."""
+
+
+def _readme() -> Names:
+    """A finished run: its preset is one that is committed."""
+    demo = Path("runs/demo")
+    demo.mkdir(parents=True)
+    shutil.copy(ROOT / "results" / "presets" / "open-sora-tiny-seed1.json", demo / "preset.json")
+    return {}
+
+
+def _presets() -> Names:
+    """A preset of the reader."""
+    from stg_tune.preset import find_published, save
+
+    save(find_published("mochi/layer-35"), "mine.json")
+    return {}
+
+
+def _guidance() -> Names:
+    """A pipeline of the reader with more than twenty blocks; random weights, because those of the real ones are zero at
+    the start, where no block does anything."""
+    import torch
+
+    from stg_tune import models
+    from stg_tune.models.open_sora.transformer import STDiT3
+
+    pipe = models.load(models.entry("open-sora-tiny"))
+    known = {name: value for name, value in pipe.transformer.config.items() if not name.startswith("_")}
+    torch.manual_seed(0)
+    deep = STDiT3(**known | {"depth": 21}).eval()
+    for weight in deep.parameters():
+        torch.nn.init.normal_(weight, std=0.05)
+    pipe.transformer = deep
+    pipe.set_progress_bar_config(disable=True)
+    return {"pipe": pipe}
+
+
+def _add_a_model() -> Names:
+    """The file that the record is added to has these."""
+    from stg_tune.models.base import Architecture, Stack
+
+    return {"Architecture": Architecture, "Stack": Stack}
+
+
+def _guided_a_video(names: Names) -> None:
+    assert all(effect > 0 for effect in names["run"].effects().values())
+    assert names["video"] is not None
+
+
+def _lists_what_is_published(names: Names) -> None:
+    from stg_tune.preset import published
+
+    said = re.search(r'published\("(\w+)"\)\] +# (\[.*\])', names["__text__"])
+    assert said is not None
+    assert ast.literal_eval(said[2]) == [preset.name for preset in published(said[1])]
+
+
+def _passes_its_own_checks(names: Names) -> None:
+    (mark,) = names["test_redness"].pytestmark
+    assert len(mark.args[1]) > 5
+    for check in mark.args[1]:
+        names["test_redness"](check)
+
+
+def _made_a_guider(names: Names) -> None:
+    assert names["guider"].guidance_scale == 5.0
+
+
+def _made_the_record_of_the_package(names: Names) -> None:
+    from stg_tune.models import families
+
+    assert names["EASYANIMATE"] == families.EASYANIMATE
+
+
+SCENES: dict[str, Callable[[], Names]] = {
+    "README.md": _readme,
+    "docs/guidance.md": _guidance,
+    "docs/presets.md": _presets,
+    "docs/models/add-a-model.md": _add_a_model,
+}
+"""Page -> puts into the working folder what the reader has there, and gives the names that the page takes for known."""
+
+CHECKS: dict[str, Callable[[Names], None]] = {
+    "README.md": _guided_a_video,
+    "docs/exports.md": _made_a_guider,
+    "docs/guidance.md": _guided_a_video,
+    "docs/presets.md": _lists_what_is_published,
+    "docs/scorers.md": _passes_its_own_checks,
+    "docs/models/add-a-model.md": _made_the_record_of_the_package,
+}
+"""Page -> looks at the names that its blocks have left; ``__text__``: the blocks."""
 
 
 def _commands() -> Iterator[tuple[str, str]]:
@@ -94,15 +193,22 @@ def test_python_compiles(block: Block) -> None:
     ast.parse(block.text)
 
 
-@pytest.mark.parametrize("block", RUN, ids=_name)
-def test_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", RUN)
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(block.text, _name(block), "exec"), {"__name__": "docs"})
+    names: Names = {"__name__": "docs", **SCENES.get(page, dict)()}
+    for block in RUN[page]:
+        exec(compile(block.text, _name(block), "exec"), names)
+    if page in CHECKS:
+        CHECKS[page](names | {"__text__": "".join(block.text for block in RUN[page])})
 
 
 def test_every_page_that_is_not_run_says_why_and_is_there() -> None:
-    assert {block.page for block in RUN} == {"docs/quickstart.md", "docs/tune-your-own.md"}
-    assert set(LEFT_OUT) <= {block.page for block in PYTHON}
+    pages = {block.page for block in PYTHON}
+    assert LEFT_OUT.keys() <= pages
+    assert {*SCENES, *CHECKS} <= RUN.keys() == pages - LEFT_OUT.keys()
+    assert [page for page, blocks in RUN.items() if not blocks] == []
+    assert {"README.md", "docs/quickstart.md", "docs/guidance.md", "docs/presets.md", "docs/scorers.md"} <= RUN.keys()
 
 
 @pytest.mark.parametrize(("place", "command"), COMMANDS, ids=lambda value: value[:60])
@@ -171,3 +277,18 @@ def test_help_in_a_page_is_made_anew() -> None:
 
 def test_only_groups_have_no_arguments_of_their_own() -> None:
     assert {command.path for command in walk(parser()) if is_group(command.parser)} == {("presets",), ("weights",)}
+
+
+@pytest.mark.parametrize(
+    ("page", "pattern", "count"),
+    [
+        ("README.md", r"\| (\d+) other tools", lambda: len(targets())),
+        ("docs/faq.md", r"Presets go to (\d+) other tools", lambda: len(targets())),
+        ("CHANGELOG.md", r"translate presets for (\d+) targets", lambda: len(targets())),
+        ("README.md", r"and (\d+) published settings", lambda: len(published_names())),
+        ("docs/faq.md", r"(\w+) families follow a specification", lambda: NUMBERS[len(FAMILIES) + 1]),
+    ],
+)
+def test_what_a_page_counts_is_what_there_is(page: str, pattern: str, count: Callable[[], object]) -> None:
+    (said,) = re.findall(pattern, (ROOT / page).read_text(encoding="utf-8"))
+    assert said == str(count())

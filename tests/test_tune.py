@@ -16,8 +16,9 @@ from stg_tune.folder import RunFolder
 from stg_tune.generate import Generator
 from stg_tune.models.base import ModelEntry
 from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
+from stg_tune.outcome import filmed_settings
 from stg_tune.outcome.effects import read_effects
-from stg_tune.preset import load, published
+from stg_tune.preset import carried_over, load, published
 from stg_tune.records import GuidanceSpec, Pair, Score, ScoreKind
 from stg_tune.search import SearchPlan, load_space
 from stg_tune.search.progress import silent
@@ -153,7 +154,7 @@ def test_embedded_models_get_their_own_scorers_and_others_those_of_real_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[float] = []
-    monkeypatch.setattr("stg_tune.studio.default_scorers", lambda *, fps: asked.append(fps))
+    monkeypatch.setattr("stg_tune.studio.default_scorers", lambda *, fps, **_: asked.append(fps))
     scorer_for(models.entry("open-sora"))
     assert asked == [models.entry("open-sora").defaults.fps]
     assert {kind.name for kind in scorer_for(models.entry("open-sora-tiny")).kinds} >= {"aesthetic", "imaging_quality"}
@@ -182,6 +183,16 @@ def test_published_settings_race_where_they_were_made_for_the_same_blocks(monkey
     assert dict(_plan(entry).published) == {"fitting": GuidanceSpec(cfg_scale=3.0)}
 
 
+def test_where_none_was_made_for_the_same_blocks_the_nearest_sibling_races_by_relative_depth() -> None:
+    entry = models.entry("mochi-tiny")
+    (name, spec), *others = tune.published_for(entry).items()
+    assert not others
+    source = name.removesuffix(", by relative depth")
+    (prior,) = [prior for prior in published("mochi") if prior.name == source != name]
+    assert spec == carried_over(prior, entry.depths) != prior.spec
+    assert tune.published_for(models.entry("open-sora-tiny")) == {}
+
+
 def test_the_seed_decides_the_split() -> None:
     entry = models.entry("open-sora-tiny")
     assert _plan(entry, seed=1).search_pairs == _plan(entry, seed=1).search_pairs
@@ -205,8 +216,7 @@ def test_a_whole_run_leaves_everything_behind_and_can_be_looked_at_again(
     verdict = outcome.result.verdict
     terms = {term.name for segment in verdict.winner.segments for term in segment.terms}
     assert set(read_effects(folder.effects, verdict.winner)) == terms
-    settings = {spec.hash() for spec in (plan.baseline, verdict.winner, verdict.best_cfg)}
-    assert len(films) == 8 * len(settings)
+    assert len(films) == 8 * len(filmed_settings(outcome.result))
     assert read_video(films[0]).frames.shape == (1, 16, 16, 3)
     page = outcome.report.read_text(encoding="utf-8")
     assert page.count("<video") == len(films)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from stg_tune import models
 from stg_tune.cli.lora import add_loras
 from stg_tune.cli.output import complain, number, say, say_json, say_table
-from stg_tune.cli.search import add_batch, add_placement, placement_of
+from stg_tune.cli.search import add_batch, add_placement, add_scorers, placement_of
+from stg_tune.cli.stopping import code_of, held, terminable
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the comparison; the same one goes on (default: comparisons/)"
     )
+    add_scorers(parser)
     add_placement(parser)
     add_batch(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress")
@@ -56,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     from stg_tune.compare import compare
 
     try:
-        with watching(quiet=arguments.quiet) as progress:
-            found = compare(request, arguments.out, progress=progress)
-    except KeyboardInterrupt:
+        with terminable(), watching(quiet=arguments.quiet) as progress:
+            found = compare(request, arguments.out, progress=held(progress))
+    except KeyboardInterrupt as stop:
         complain("stopped; every finished pair is kept: the same command goes on")
-        return 130
+        return code_of(stop)
     if arguments.json:
         say_json(found.to_dict())
     else:
@@ -85,6 +87,8 @@ def _request(arguments: argparse.Namespace) -> ComparisonRequest:
         space=arguments.space,
         num_steps=arguments.steps,
         seed=arguments.seed,
+        fast=arguments.fast,
+        weights=arguments.weights,
         placement=placement_of(arguments),
     )
 
@@ -108,10 +112,14 @@ def _say(found: Comparison) -> None:
 
 
 def _remarks(found: Comparison) -> Iterator[str]:
+    if found.stg_gain is not None:
+        yield f"Skip guidance by itself, A over A without its terms, gains {_interval(found.stg_gain)} of them."
     if found.relative_cost:
         yield f"A costs {found.relative_cost:.2f} times the denoiser work of B."
     for guard in found.guards:
-        if not guard.holds:
+        if not guard.measured:
+            yield f"The guard {guard.name} cannot be measured: B has no score of {guard.scorer} on any pair."
+        elif not guard.holds:
             said = "A breaks the guard" if guard.broken else "It is not proven that A keeps the guard"
             yield f"{said} {guard.name} against B: {_interval(guard.value)}."
     sides: tuple[tuple[str, Side], ...] = (("A", "first"), ("B", "second"))

@@ -10,7 +10,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "stg-tune search --model open-sora --prompts captions.txt --budget 8h --workers 4",
         "stg-tune search --model open-sora --prompts captions.txt --budget large --objective cost=0.1 --fidelity auto",
     ),
-    "resume": ("stg-tune resume runs/demo", "stg-tune resume runs/demo --budget medium"),
+    "resume": (
+        "stg-tune resume runs/demo",
+        "stg-tune resume runs/demo --budget medium",
+        "stg-tune resume runs/mine --takeover --ray-address auto",
+    ),
     "show": ("stg-tune show runs/demo", "stg-tune status runs/demo --json"),
     "replay": ("stg-tune replay runs/demo winner h0", "stg-tune replay runs/demo default 3 -o again.mp4"),
     "generate": (

@@ -27,6 +27,7 @@ from stg_tune.cli import (
     weights,
 )
 from stg_tune.cli.output import complain
+from stg_tune.cli.stopping import code_of, terminable
 from stg_tune.cli.tree import Parser, explain
 from stg_tune.errors import StgTuneError
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-DONE, FIXABLE, USAGE, NO_GAIN, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes: done; the user can fix it; wrong usage; finished without an improvement; Ctrl-C after a clean stop."""
+DONE, FIXABLE, USAGE, NO_GAIN = 0, 1, 2, 3
+"""Exit codes: done; the user can fix it; wrong usage; finished without an improvement."""
 
 COMMANDS = (
     models,
@@ -64,14 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.showwarning = _show_warning
     try:
         arguments = parser().parse_args(argv)
-        status: int = arguments.run(arguments)
+        with terminable():
+            status: int = arguments.run(arguments)
         sys.stdout.flush()
     except StgTuneError as error:
         complain(str(error))
         return FIXABLE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         complain("stopped")
-        return INTERRUPTED
+        return code_of(stop)
     except BrokenPipeError:  # the reader (`| head`) has seen enough
         sys.stderr.close()
         return DONE

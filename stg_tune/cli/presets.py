@@ -166,6 +166,11 @@ def _facts(preset: Preset) -> Iterator[tuple[str, str]]:
     yield "gain", f"{_gain(evidence.gain)} over {describe(evidence.baseline)}"
     yield "CFG's part", f"{_gain(evidence.cfg_gain)} by {describe(evidence.best_cfg)}"
     yield "STG's part", _gain(evidence.stg_gain)
+    if evidence.warning:
+        yield "warning", evidence.warning
+    for guard in evidence.guard_values:
+        side = "at most" if guard.rule == "at_most_fraction" else "at least"
+        yield "guard", f"{guard.name}: {_gain(guard.value)}, allowed {side} {guard.limit:+.3g}"
     for scorer in evidence.scorers:
         yield scorer.name, f"{scorer.baseline:.4g} -> {scorer.value:.4g} {scorer.unit}"
     for item in evidence.votes:

@@ -1,7 +1,8 @@
-"""What a search shows while it works: a live board on a terminal, plain lines anywhere else."""
+"""What a search shows while it works: a live board on a terminal with a cursor to move, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ def watching(*, quiet: bool) -> Iterator[Progress]:
     """A ``Progress`` that writes to standard error, or nowhere."""
     if quiet:
         yield _silent
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         with _live() as show:
             yield show
     else:

@@ -26,8 +26,8 @@ HEAD = """# Command reference
 Made from the program by `python -m stg_tune.cli.reference`; a test compares both.
 
 Exit codes: 0 done; 1 something you can fix, said in one message; 2 wrong usage; 3 finished, no improvement found;
-130 stopped by Ctrl-C, everything finished is kept. Tables go to standard output, messages and progress to standard
-error; `--json` prints data in place of a table. `NAME --help` prints what stands here.
+130 stopped by Ctrl-C, 143 by SIGTERM, everything finished is kept. Tables go to standard output, messages and progress
+to standard error; `--json` prints data in place of a table. `NAME --help` prints what stands here.
 """
 _BLOCK = re.compile(r"^\$ stg-tune (\w+) --help\n.*?(?=^```$)", flags=re.MULTILINE | re.DOTALL)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stg_tune.cli.output import number, say, say_json, say_table
+from stg_tune.cli.output import complain
 from stg_tune.errors import StgTuneError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from stg_tune.records import Score
-    from stg_tune.score import Scorer
+    from stg_tune.cli.scored import ScoredFile
+    from stg_tune.score import CompositeScorer
     from stg_tune.video import Video
 
 EMBEDDED = "embedded"
@@ -54,81 +52,127 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Score each file by itself: lengths and sizes may differ."""
+    from stg_tune.cli.scored import say_scored, say_scorers
+
     if arguments.list:
-        _say_scorers(as_json=arguments.json)
+        say_scorers(as_json=arguments.json)
         return 0
     prompts = _prompts(arguments.prompt, arguments.files)
-    _check_names(arguments.scorers)
-    chosen, results = _Chosen(arguments), []
+    chosen, results, problems = _Chosen(arguments), [], []
     for file, prompt in zip(arguments.files, prompts, strict=True):
-        video = _read(file)
-        results.append(chosen.scorer(video, file)(video.to_float()[None], [prompt])[0])
-    if arguments.json:
-        say_json([_plain(file, scores) for file, scores in zip(arguments.files, results, strict=True)])
-    elif arguments.csv:
-        _csv(arguments.files, results)
-    else:
-        _table(arguments.files, results)
-    return 0
+        try:
+            results.append(_score(file, prompt, chosen))
+        except StgTuneError as error:  # what the other files gave must not be lost
+            problems.append(str(error))
+    if results or not problems:
+        say_scored(results, "json" if arguments.json else "csv" if arguments.csv else "table")
+    for problem in dict.fromkeys(problems):
+        complain(problem)
+    return 1 if problems else 0
+
+
+def _score(file: Path, prompt: str, chosen: _Chosen) -> ScoredFile:
+    from stg_tune.cli.scored import ScoredFile
+    from stg_tune.video import read_video
+
+    video = read_video(file)
+    scorer = chosen.scorer(video, file)
+    (scores,) = scorer(video.to_float()[None], [prompt])
+    count = len(video.frames)
+    return ScoredFile(
+        file=file, scores=scores, num_frames=count, frames_seen=scorer.frames_seen(count), clips=chosen.clips(scores)
+    )
 
 
 class _Chosen:
-    """The scorers for a video; they are loaded once, and again only where the frame rate matters and differs."""
+    """The scorers for a video; their networks are loaded once.
+
+    Args:
+        arguments: Of the command line; wrong names are answered here, before anything heavy is imported.
+    """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
-        self._loaded: dict[tuple[str, float], Scorer] = {}
+        self._named = _names(arguments.scorers)
+        self._names: tuple[str, ...] = ()
+        self._loaded: CompositeScorer | StgTuneError | None = None
+        if self._named == (EMBEDDED,):
+            self._refuse_options("the scorers `embedded`")
 
-    def scorer(self, video: Video, file: Path) -> Scorer:
+    def scorer(self, video: Video, file: Path) -> CompositeScorer:
         """The scorers that the user named, or those that know videos of this size; all files share one kind."""
-        names = self._arguments.scorers or _by_size(video)
-        fps = float(video.fps) if "dynamic_degree" in names.split(",") else 0.0
-        if any(names != other for other, _ in self._loaded):
-            height, width = video.frames.shape[1:3]
+        names = self._named or _by_size(video)
+        height, width = video.frames.shape[1:3]
+        if self._names and names != self._names:
             raise StgTuneError(
                 f"{file} has {width}x{height} pixels, the files before it are of the other kind: 64x64 videos are "
                 "scored by those of the embedded models, others by the default ones; name the scorers with --scorers"
             )
-        if (names, fps) not in self._loaded:
-            self._loaded[names, fps] = self._load(names, fps or 8.0)
-        return self._loaded[names, fps]
+        if names == (EMBEDDED,):
+            self._refuse_options(f"{file}, a {width}x{height} video for the scorers of the embedded models")
+        if self._loaded is None:
+            self._names = names
+            self._loaded = self._attempt(names)
+        if isinstance(self._loaded, StgTuneError):
+            raise self._loaded
+        return self._loaded.at(float(video.fps))
 
-    def _load(self, names: str, fps: float) -> Scorer:
+    def clips(self, names: Iterable[str]) -> dict[str, str]:
+        """Scorer -> the CLIP behind its number, for those that have one of several."""
+        from stg_tune.score.registry import EXACT_CLIP, FAST_CLIP, recipe
+
+        if self._names == (EMBEDDED,):
+            return {}
+        clip = FAST_CLIP if self._arguments.fast else EXACT_CLIP
+        return {name: clip for name in names if recipe(name).uses_clip}
+
+    def _refuse_options(self, what: str) -> None:
+        given = {"--fast": self._arguments.fast, "--all-frames": self._arguments.all_frames}
+        for option in (option for option, value in given.items() if value):
+            raise StgTuneError(
+                f"{option} changes nothing about {what}, which have one CLIP and look at fixed frames: leave out "
+                f"{option}, or name other scorers with --scorers"
+            )
+
+    def _attempt(self, names: tuple[str, ...]) -> CompositeScorer | StgTuneError:
+        try:
+            return self._load(names)
+        except StgTuneError as error:  # the other files are not to try the same again
+            return error
+
+    def _load(self, names: tuple[str, ...]) -> CompositeScorer:
         from stg_tune.score import default_scorers, embedded_scorers
+        from stg_tune.score.default import offer_of_scorers
         from stg_tune.score.parts import FEWER_FRAMES
         from stg_tune.score.placement import Placement
 
-        if names == EMBEDDED:
+        if names == (EMBEDDED,):
             return embedded_scorers(device=Placement.automatic(self._arguments.device).device)
         return default_scorers(
             self._arguments.device,
-            names=names.split(","),
+            names=names,
             fast=self._arguments.fast,
             frames=None if self._arguments.all_frames else FEWER_FRAMES,
-            fps=fps,
             weights=self._arguments.weights,
+            offer=f"{offer_of_scorers()}; those of the embedded models: --scorers {EMBEDDED}",
         )
 
 
-def _by_size(video: Video) -> str:
+def _by_size(video: Video) -> tuple[str, ...]:
     from stg_tune.score.registry import DEFAULT
 
-    return EMBEDDED if tuple(video.frames.shape[1:3]) == EMBEDDED_SIZE else ",".join(DEFAULT)
+    return (EMBEDDED,) if tuple(video.frames.shape[1:3]) == EMBEDDED_SIZE else DEFAULT
 
 
-def _check_names(names: str | None) -> None:
-    """A wrong name is answered before anything heavy is imported."""
+def _names(given: str | None) -> tuple[str, ...]:
+    """What ``--scorers`` names; empty: nothing was given."""
     from stg_tune.score.registry import recipe
 
-    for name in (names or "").split(","):
-        if names and names != EMBEDDED:
+    names = tuple(name.strip() for name in given.split(",")) if given else ()
+    for name in names:
+        if names != (EMBEDDED,):
             recipe(name)
-
-
-def _read(file: Path) -> Video:
-    from stg_tune.video import read_video
-
-    return read_video(file)
+    return names
 
 
 def _prompts(given: list[str], files: Sequence[Path]) -> list[str]:
@@ -139,59 +183,3 @@ def _prompts(given: list[str], files: Sequence[Path]) -> list[str]:
             f"{len(given)} prompts for {len(files)} file(s): give --prompt once for all files, or once a file"
         )
     return (given or [""]) * (len(files) if len(given) < 2 else 1)
-
-
-def _say_scorers(*, as_json: bool) -> None:
-    from stg_tune.score.registry import DEFAULT, EXACT_CLIP, recipes
-
-    known = recipes().values()
-    if as_json:
-        say_json(
-            [
-                {"name": r.name, "default": r.name in DEFAULT, "files": r.needs(EXACT_CLIP), "summary": r.summary}
-                for r in known
-            ]
-        )
-        return
-    rows = [
-        (r.name, "yes" if r.name in DEFAULT else "", ", ".join(r.needs(EXACT_CLIP)) or "-", r.summary) for r in known
-    ]
-    say_table(("SCORER", "DEFAULT", "FILES", "WHAT"), rows)
-
-
-def _table(files: list[Path], results: list[dict[str, Score]]) -> None:
-    kinds = [score.kind for score in results[0].values()]
-    say_table(
-        ("FILE", *(kind.name.upper() for kind in kinds)),
-        [
-            (str(file), *(number(score.value) for score in scores.values()))
-            for file, scores in zip(files, results, strict=True)
-        ],
-    )
-    say()
-    for kind in kinds:
-        say(f"{kind.name}: {kind.unit}, {'more' if kind.direction == 'maximize' else 'less'} is better")
-    for file, scores in zip(files, results, strict=True):
-        for score in scores.values():
-            if score.value is None:
-                say(f"{file}: no {score.kind.name}: {score.reason}")
-
-
-def _csv(files: list[Path], results: list[dict[str, Score]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("file", "scorer", "value", "direction", "unit", "weights", "reason"))
-    for file, scores in zip(files, results, strict=True):
-        for name, score in scores.items():
-            value = "" if score.value is None else repr(score.value)
-            kind = score.kind
-            writer.writerow((str(file), name, value, kind.direction, kind.unit, kind.weights, score.reason))
-
-
-def _plain(file: Path, scores: Mapping[str, Score]) -> dict[str, Any]:
-    return {
-        "file": str(file),
-        "scores": {name: score.value for name, score in scores.items()},
-        "unscored": {name: score.reason for name, score in scores.items() if score.value is None},
-        "weights": {name: score.kind.weights for name, score in scores.items()},
-        "direction": {name: score.kind.direction for name, score in scores.items()},
-    }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stg_tune import models
 from stg_tune.cli.lora import add_loras
 from stg_tune.cli.output import complain, say, say_json, say_table
+from stg_tune.cli.stopping import code_of, held, terminable
 
 if TYPE_CHECKING:
     import argparse
@@ -62,6 +63,7 @@ def add(commands: Any) -> None:
         help="preset to try first, a file or a published name; one for other depths is carried over by relative depth "
         "(may be repeated)",
     )
+    add_scorers(parser)
     add_placement(parser)
     add_batch(parser)
     parser.add_argument(
@@ -72,6 +74,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
+
+
+def add_scorers(parser: argparse.ArgumentParser) -> None:
+    """The options about the files of the scorers of real models."""
+    parser.add_argument(
+        "--fast", action="store_true", help="scorers with a smaller CLIP: a twentieth of the cost, other numbers"
+    )
+    parser.add_argument("--weights", type=Path, metavar="DIR", help="local folder with the scorers' files")
 
 
 def add_placement(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +96,8 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--executor",
         choices=("ray", "inline"),
-        help="inline: in this process (default: ray when there is more than one worker)",
+        help="inline: in this process, which an evaluation that crashes takes along (default: ray, but inline for one "
+        "worker of an embedded model)",
     )
     parser.add_argument("--ray-address", metavar="A", help="Ray cluster to work on, host:port or auto")
     parser.add_argument("--gpus-per-worker", type=float, metavar="G", help="a fraction lets workers share a GPU")
@@ -133,6 +144,8 @@ def run(arguments: argparse.Namespace) -> int:
         objective=arguments.objective,
         fidelity=arguments.fidelity,
         warm_starts=tuple(arguments.warm_start),
+        fast=arguments.fast,
+        weights=arguments.weights,
         placement=placement_of(arguments),
     )
     if arguments.dry_run:
@@ -146,20 +159,20 @@ def _search(request: Request, directory: Path, arguments: argparse.Namespace) ->
     from stg_tune.tune import tune
 
     try:
-        with watching(quiet=arguments.quiet) as progress:
-            outcome = tune(request, directory, storage=arguments.storage, progress=progress)
-    except KeyboardInterrupt:
-        return say_stopped(directory)
+        with terminable(), watching(quiet=arguments.quiet) as progress:
+            outcome = tune(request, directory, storage=arguments.storage, progress=held(progress))
+    except KeyboardInterrupt as stop:
+        return say_stopped(directory, stop)
     return say_outcome(outcome, directory, as_json=arguments.json)
 
 
-def say_stopped(directory: Path) -> int:
-    """After Ctrl-C: nothing that was finished is lost."""
+def say_stopped(directory: Path, stop: KeyboardInterrupt) -> int:
+    """After Ctrl-C or SIGTERM: nothing that was finished is lost."""
     if (directory / "run.json").exists():
         complain(f"stopped; every finished pair is kept. Go on with: stg-tune resume {directory}")
     else:
         complain("stopped before the first pair")
-    return 130
+    return code_of(stop)
 
 
 def say_outcome(outcome: Outcome, directory: Path, *, as_json: bool) -> int:
@@ -170,19 +183,23 @@ def say_outcome(outcome: Outcome, directory: Path, *, as_json: bool) -> int:
     findings = findings_of(outcome.result)
     files = {"preset": str(outcome.preset) if outcome.preset else None, "report": str(outcome.report)}
     if as_json:
+        files["set_aside"] = str(outcome.set_aside) if outcome.set_aside else None
         fidelity = {"fidelity": check_of(outcome.result)}
         say_json({"directory": str(directory), **files, **summary(findings), **fidelity})
     else:
         say_findings(findings)
         say_check(outcome.result)
         say()
-        say(f"preset:    {outcome.preset or 'none, because nothing beat the default'}")
+        say(f"preset:    {outcome.preset or 'none, because nothing was proved better than the default'}")
+        if outcome.set_aside:
+            say(f"           the earlier one is now {outcome.set_aside}")
         say(f"dashboard: {outcome.report}")
     return 0 if outcome.improved else 3
 
 
 def _dry_run(request: Request, *, as_json: bool) -> int:
     from stg_tune.search.driver import outlook
+    from stg_tune.search.holdout import holdout_of
     from stg_tune.tune import dry_run
 
     plan, layout, cost = dry_run(request)
@@ -193,6 +210,9 @@ def _dry_run(request: Request, *, as_json: bool) -> int:
     say_table(("STAGE", "EVALUATIONS"), [(stage, f"{count:11}") for stage, count in division.stages().items()])
     say(f"\n{division.total} evaluations of one video each, {plan.num_steps} steps, {len(plan.scorers)} scorers;")
     say(f"{division.search_pairs} search pairs, {division.holdout_pairs} held-out pairs")
+    warning = holdout_of(plan, division).first(division.confirm).warning
+    if warning:
+        say(f"warning: {warning}")
     if plan.fidelity != "full":
         say(outlook(plan, division))
     where = f"Ray cluster at {layout.address}" if layout.address else "this machine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,10 @@ def say_findings(findings: Findings) -> None:
     say(verdict.headline)
     for sentence in verdict.sentences:
         say(f"  {sentence}")
-    if not findings.finished:
+    if findings.finished:
+        for warning in findings.warnings:
+            say(f"  Before you believe it: {warning}")
+    else:
         _say_best(findings)
     if findings.scorers:
         say()
@@ -70,11 +74,15 @@ def say_findings(findings: Findings) -> None:
 
 def summary(findings: Findings) -> dict[str, Any]:
     """The evidence as plain data."""
+    conclusions = {"conclusion": findings.tuned_gain, "stg_conclusion": findings.stg_gain}
     gains = {"gain": findings.tuned_gain, "cfg_gain": findings.cfg_gain, "stg_gain": findings.stg_gain}
     return {
         "model": findings.model,
         "finished": findings.finished,
         "improved": findings.improved,
+        "reason": findings.reason or None,
+        **{name: gain.conclusion if gain else None for name, gain in conclusions.items()},
+        "margin": findings.tuned_gain.margin if findings.tuned_gain else None,
         "price": findings.price,
         "spec": findings.tuned.to_dict() if findings.tuned else None,
         **{name: _plain(gain) for name, gain in gains.items()},
@@ -83,6 +91,11 @@ def summary(findings: Findings) -> dict[str, Any]:
             for item in findings.scorers
         },
         "broken_guards": list(findings.broken),
+        "warnings": list(findings.warnings),
+        "guards": {
+            item.name: {"limit": item.limit, "state": item.state, "value": _plain(item.value)}
+            for item in findings.guards
+        },
     }
 
 
@@ -92,7 +105,9 @@ def check_of(result: SearchResult) -> dict[str, Any] | None:
 
 
 def say_check(result: SearchResult) -> None:
-    """The fidelity of screen and trials, where it was left open."""
+    """The fidelity of screen and trials, where it was left open; what is wrong with the held-out prompts."""
+    if result.verdict is not None and result.verdict.warning:
+        say(f"warning: {result.verdict.warning}")
     if result.check is not None:
         say(f"fidelity of screen and trials: {result.check.fidelity}; {result.check.reason}")
 
@@ -110,8 +125,8 @@ def _plain(gain: Gain | None) -> dict[str, Any] | None:
     if gain is None:
         return None
     ends = {"low": gain.low, "high": gain.high}
-    finite = {name: value if abs(value) != float("inf") else None for name, value in ends.items()}
-    return {"mean": gain.mean, **finite, "pairs": gain.pairs, "level": gain.level}
+    finite = {name: value if math.isfinite(value) else None for name, value in {"mean": gain.mean, **ends}.items()}
+    return {**finite, "pairs": gain.pairs, "level": gain.level}
 
 
 def _where(state: RunState) -> str:

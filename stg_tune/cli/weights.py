@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from stg_tune.score.library import Library, Standing
+    from stg_tune.score.published import PublishedFile
 
 
 def add(commands: Any) -> None:
@@ -40,8 +41,9 @@ def run_list(arguments: argparse.Namespace) -> int:
         say_json([_plain(library, name) for name in names])
         return 0
     rows = [_row(library, name) for name in names]
-    say_table(("NAME", "HERE", "SIZE", "LICENCE"), rows)
-    say("\nSources and checksums: stg-tune weights list --json")
+    say_table(("NAME", "HERE", "SIZE", "SHA-256", "REVISION", "LICENCE", "SOURCE"), rows)
+    say("\n~: rounded by the publisher. A checksum that ends in `...` is known to its first digits, `open` not at all:")
+    say("it is kept at first use, and then no other file is taken. Whole checksums: stg-tune weights list --json")
     return 0
 
 
@@ -91,10 +93,43 @@ def _default_files(*, fast: bool) -> list[str]:
     return files_of(DEFAULT, FAST_CLIP if fast else EXACT_CLIP)
 
 
-def _row(library: Library, name: str) -> tuple[str, str, str, str]:
-    file = library.record(name)
-    size = f"{file.size / 1e6:.3g} MB" if file.size else "-"
-    return name, "yes" if library.find(name) else "no", size, file.licence
+def _row(library: Library, name: str) -> tuple[str, ...]:
+    file, here = library.record(name), "yes" if library.find(name) else "no"
+    return name, here, _size(file), _checksum(library, file), _revision(file), file.licence, file.source.address
+
+
+def _size(file: PublishedFile) -> str:
+    """In thousands or millions of bytes."""
+    size = file.size or file.about
+    if size is None:
+        return "-"
+    amount = f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
+    return amount if file.size else f"~{amount}"
+
+
+def _checksum(library: Library, file: PublishedFile) -> str:
+    whole = file.stated or library.pinned(file.name)
+    if whole:
+        return whole[:16]
+    return f"{file.sha256}..." if file.sha256 else "open"
+
+
+def _revision(file: PublishedFile) -> str:
+    """Twelve digits of a commit, ``newest``, the version of a package, or a dash where the file's name says it."""
+    from stg_tune.score.published import PackageFile
+
+    if isinstance(file.source, PackageFile):
+        return _version(file.source.package)
+    return "newest" if file.source.revision == "main" else file.source.revision[:12] or "-"
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 def _plain(library: Library, name: str) -> dict[str, Any]:
@@ -103,11 +138,14 @@ def _plain(library: Library, name: str) -> dict[str, Any]:
         "name": name,
         "file": file.file,
         "source": file.source.address,
-        "revision": getattr(file.source, "revision", None),
+        "revision": getattr(file.source, "revision", None) or None,
         "licence": file.licence,
         "commercial_use": file.commercial,
         "size": file.size,
-        "sha256": file.checksum,
+        "size_about": file.about,
+        "sha256": file.stated,
+        "sha256_begins": file.sha256 or None,
+        "pinned": library.pinned(name),
         "checksum_from": file.checksum_from,
         "path": str(found) if found else None,
     }

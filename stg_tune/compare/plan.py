@@ -15,7 +15,9 @@ from stg_tune.documents import read_limited, write_atomic
 from stg_tune.errors import StgTuneError
 from stg_tune.models.loras import check_takes, identity, parse_loras
 from stg_tune.records import GuidanceSpec, Pair, ScoreKind
+from stg_tune.score.choice import ScorerChoice
 from stg_tune.search import load_run, load_space, space_names, split_pairs
+from stg_tune.search.encoding import is_cfg_only
 from stg_tune.search.plan import LEAST_HOLDOUT_PAIRS
 from stg_tune.search.workers.placement import Placement
 from stg_tune.studio import numbers_identity
@@ -59,6 +61,10 @@ class ComparisonRequest:
     """Denoising steps; ``None``: the model's own."""
     seed: int = 0
     """Decides the pairs."""
+    fast: bool = False
+    """Scorers with a smaller CLIP: a twentieth of the cost, other numbers."""
+    weights: Path | None = None
+    """Local folder with the scorers' files; ``None``: of ``STG_TUNE_WEIGHTS``, else the usual caches."""
     placement: Placement = field(default_factory=Placement)
     """Where pairs are evaluated."""
 
@@ -92,11 +98,24 @@ class ComparisonPlan:
     scorers: tuple[ScoreKind, ...]
     """What the evaluations hold."""
     pairs: tuple[Pair, ...]
-    """Both settings see just these."""
+    """Both settings, and the first without its terms, see just these."""
     versions: Mapping[str, str]
     """Version or checksum of all that decides what an evaluation gives."""
     loras: Mapping[str, str] = field(default_factory=dict)
     """``lora NAME`` -> checksum and strength."""
+    fast: bool = False
+    """The smaller CLIP has judged."""
+
+    @property
+    def bare(self) -> Contender | None:
+        """The first setting without its terms, a third arm: what skip guidance adds on top of it.
+
+        ``None`` when the first skips nothing.
+        """
+        spec = without_terms(self.first.spec)
+        return (
+            None if is_cfg_only(self.first.spec) else Contender(name=f"{self.first.name} without its terms", spec=spec)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON form."""
@@ -110,6 +129,7 @@ class ComparisonPlan:
             "pairs": [pair.to_dict() for pair in self.pairs],
             "versions": dict(self.versions),
             **({"loras": dict(self.loras)} if self.loras else {}),
+            **({"fast": True} if self.fast else {}),
         }
 
     def identity(self) -> str:
@@ -125,8 +145,7 @@ def draft_comparison(request: ComparisonRequest, entry: ModelEntry) -> Callable[
             raise StgTuneError(f"{name} must be at least {least}, got {value}")
     loras = parse_loras(request.loras)
     check_takes(entry, loras)
-    own = entry.name if entry.name in space_names() else entry.architecture.family
-    objective = replace(load_space(request.space or own).objective, price=0.0)  # a comparison is about quality
+    objective = replace(_objective(request, entry), price=0.0)  # a comparison is about quality
     lists = [read_prompts(request.prompts)] if request.prompts else []
     lists.append(default_prompts(entry))
     first, second = (contender(word, entry, lists) for word in (request.first, request.second))
@@ -146,9 +165,21 @@ def draft_comparison(request: ComparisonRequest, entry: ModelEntry) -> Callable[
             pairs=pairs,
             versions=numbers_identity(scorer),
             loras=identity(loras),
+            fast=request.fast,
         )
 
     return plan
+
+
+def scorers_of(request: ComparisonRequest, entry: ModelEntry) -> ScorerChoice:
+    """What the objective asks for beyond the model's own scorers, and the options about their files."""
+    named = _objective(request, entry).scorers
+    return ScorerChoice.of(named, embedded=entry.embedded, fast=request.fast, weights=request.weights)
+
+
+def _objective(request: ComparisonRequest, entry: ModelEntry) -> Objective:
+    own = entry.name if entry.name in space_names() else entry.architecture.family
+    return load_space(request.space or own).objective
 
 
 def contender(word: str, entry: ModelEntry, lists: Sequence[Sequence[str]]) -> Contender:
@@ -169,6 +200,13 @@ def contender(word: str, entry: ModelEntry, lists: Sequence[Sequence[str]]) -> C
     return Contender(
         name=word, spec=presets.bare_spec(preset), searched=frozenset(_searched(Path(word).parent, preset, lists))
     )
+
+
+def without_terms(spec: GuidanceSpec) -> GuidanceSpec:
+    """A setting with all it has but skip guidance: CFG scales, rescale, restart; segments that then do nothing go."""
+    plain = (replace(segment, terms=(), combination="independent") for segment in spec.segments)
+    kept = (segment for segment in plain if segment.rescale or segment.cfg_scale not in (None, spec.cfg_scale))
+    return replace(spec, segments=tuple(kept))
 
 
 def new_pairs(captions: Sequence[str], avoid: Collection[str], *, count: int, seed: int) -> tuple[Pair, ...]:

@@ -10,11 +10,12 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from stg_tune import models
-from stg_tune.compare.plan import begin, check_folder, draft_comparison
+from stg_tune.compare.plan import begin, check_folder, draft_comparison, scorers_of
 from stg_tune.documents import write_atomic
 from stg_tune.errors import StgTuneError
 from stg_tune.models.loras import parse_loras
 from stg_tune.search.bench import Bench
+from stg_tune.search.differences import gain_between
 from stg_tune.search.executor import Task
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.lock import DriverLock
@@ -58,6 +59,9 @@ class Comparison:
     """The same in one sentence."""
     gain: Interval
     """Objective of the first over the second, in standard deviations that the second has between pairs."""
+    stg_gain: Interval | None
+    """Objective of the first over itself without its terms (``ComparisonPlan.bare``), in the same unit: what skip
+    guidance adds; ``None``: the first skips nothing, or makes hardly a video without."""
     scorers: tuple[ScorerEvidence, ...]
     """Each scorer apart; ``baseline`` is the second, ``value`` the first, a positive gain is better."""
     guards: tuple[GuardEvidence, ...]
@@ -91,6 +95,7 @@ class Comparison:
             "better": self.better,
             "reason": self.reason,
             "gain": self.gain.to_dict(),
+            "stg_gain": self.stg_gain.to_dict() if self.stg_gain is not None else None,
             "scorers": scorers,
             "guards": {item.name: _guard_to_dict(item) for item in self.guards},
             "relative_cost": self.relative_cost,
@@ -117,7 +122,14 @@ def compare(request: ComparisonRequest, directory: Path | None, *, progress: Pro
     models.fetch(entry, request.model_path)
     path = request.model_path.resolve() if request.model_path else None
     loras = parse_loras(request.loras)
-    studio = Studio(ModelRecipe(model=entry.name, path=path, num_inference_steps=request.num_steps, loras=loras))
+    recipe = ModelRecipe(
+        model=entry.name,
+        path=path,
+        num_inference_steps=request.num_steps,
+        loras=loras,
+        scorers=scorers_of(request, entry),
+    )
+    studio = Studio(recipe)
     plan = draft(studio.scorer)
     folder = directory or Path("comparisons") / f"{Path(entry.name).name}-{plan.identity()[:8]}"
     return run_comparison(plan, folder, studio, layout, progress=progress)
@@ -126,7 +138,7 @@ def compare(request: ComparisonRequest, directory: Path | None, *, progress: Pro
 def run_comparison(
     plan: ComparisonPlan, directory: Path, studio: Studio, layout: Layout, *, progress: Progress = silent
 ) -> Comparison:
-    """Evaluate both settings on every pair, here or on workers, and judge; a folder that was begun goes on."""
+    """Evaluate all settings on every pair, here or on workers, and judge; a folder that was begun goes on."""
     check_folder(plan, directory)  # before the lock: nothing is left behind in a folder of something else
     with DriverLock(directory):
         begin(plan, directory)
@@ -141,7 +153,9 @@ def run_comparison(
 
 def _measure(plan: ComparisonPlan, table: EvaluationTable, executor: Executor, tracker: Tracker) -> Comparison:
     ledger = Ledger(table, executor, versions=plan.versions, on_evaluation=tracker.evaluated, on_work=tracker.working)
-    specs = (plan.second.spec, plan.first.spec)
+    bare = plan.bare
+    specs = [plan.second.spec, plan.first.spec]
+    specs += [bare.spec] if bare is not None and bare.spec.hash() not in {spec.hash() for spec in specs} else []
     blocks = [plan.pairs[at : at + BLOCK] for at in range(0, len(plan.pairs), BLOCK)]
     tasks = [Task(spec=spec, pair=pair, role="holdout") for block in blocks for spec in specs for pair in block]
     tracker.begin("confirm", len(tasks), len(tasks))
@@ -154,12 +168,20 @@ def _measure(plan: ComparisonPlan, table: EvaluationTable, executor: Executor, t
         tracker.finish("failed", f"{type(error).__name__}: {error}")
         raise
     tracker.finish("finished")
-    second, first = ([rows[spec.hash(), pair.key] for pair in plan.pairs] for spec in specs)
-    return _judge(plan, ledger, first=first, second=second)
+
+    def of(side: Contender) -> list[Evaluation]:
+        return [rows[side.spec.hash(), pair.key] for pair in plan.pairs]
+
+    return _judge(plan, ledger, first=of(plan.first), second=of(plan.second), bare=of(bare) if bare else None)
 
 
 def _judge(
-    plan: ComparisonPlan, ledger: Ledger, *, first: Sequence[Evaluation], second: Sequence[Evaluation]
+    plan: ComparisonPlan,
+    ledger: Ledger,
+    *,
+    first: Sequence[Evaluation],
+    second: Sequence[Evaluation],
+    bare: Sequence[Evaluation] | None,
 ) -> Comparison:
     for side, rows in ((plan.first, first), (plan.second, second)):
         _refuse_failing(side, rows)
@@ -173,6 +195,7 @@ def _judge(
         better=better,
         reason=reason,
         gain=verdict.gain,
+        stg_gain=_attributed(plan, ledger, first=first, second=second, bare=bare) if bare else None,
         scorers=verdict.scorers,
         guards=verdict.guards,
         relative_cost=verdict.forwards,
@@ -184,11 +207,31 @@ def _judge(
 def _verdict(plan: ComparisonPlan, ledger: Ledger, *, candidate: Arm, reference: Arm) -> Verdict:
     """The reference plays the part that the model's default has in a search."""
     (one, mine), (other, theirs) = candidate, reference
-    kinds = {kind.name: kind for kind in plan.scorers}
-    judge = Judge.calibrate(plan.objective, kinds, theirs).in_units_of(plan.pairs)
+    judge = _judge_of(plan, theirs)
     bench = Bench(ledger, judge)
     arms = Arms(baseline=other.spec, winner=one.spec, best_cfg=other.spec, best_stg=None)
     return judge_arms(judge, arms, [bench.judged(other.spec, theirs), bench.judged(one.spec, mine)], level=LEVEL)
+
+
+def _judge_of(plan: ComparisonPlan, reference: Sequence[Evaluation]) -> Judge:
+    kinds = {kind.name: kind for kind in plan.scorers}
+    return Judge.calibrate(plan.objective, kinds, reference).in_units_of(plan.pairs)
+
+
+def _attributed(
+    plan: ComparisonPlan,
+    ledger: Ledger,
+    *,
+    first: Sequence[Evaluation],
+    second: Sequence[Evaluation],
+    bare: Sequence[Evaluation],
+) -> Interval | None:
+    """What the first gains over itself without its terms, in standard deviations of the second."""
+    if sum(bool(row.error) for row in bare) * 2 > len(bare):
+        return None
+    bench = Bench(ledger, _judge_of(plan, second))
+    one, other = (bench.judged(plan.first.spec, rows) for rows in (first, bare))
+    return gain_between(bench.judge, one, other, level=LEVEL)
 
 
 def _outcome(plan: ComparisonPlan, verdict: Verdict, back: Callable[[], Verdict]) -> tuple[Side | None, str]:
@@ -223,6 +266,9 @@ def _doubt(verdict: Verdict) -> str:
         return f"breaks the guard {broken[0]!r}"
     if verdict.improved:
         return ""
+    unmeasured = [item.name for item in verdict.guards if not item.measured]
+    if unmeasured:
+        return f"the guard {unmeasured[0]!r} cannot be measured"
     unproved = [item.name for item in verdict.guards if not item.holds]
     return f"it is not proven that it keeps the guard {unproved[0]!r}" if unproved else "some of its pairs failed"
 

@@ -6,16 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stg_tune.evaluate.plan import Arm, EvaluationPlan
+    from stg_tune.evaluate.arms import Arm
+    from stg_tune.evaluate.plan import EvaluationPlan
+    from stg_tune.evaluate.rows import Row
     from stg_tune.evaluate.run import evaluate
     from stg_tune.evaluate.suites import SUITES, Suite, suite
-    from stg_tune.evaluate.summary import Row, summarise
+    from stg_tune.evaluate.summary import summarise
 
 _HOMES = {
     "SUITES": "suites",
-    "Arm": "plan",
+    "Arm": "arms",
     "EvaluationPlan": "plan",
-    "Row": "summary",
+    "Row": "rows",
     "Suite": "suites",
     "evaluate": "run",
     "suite": "suites",

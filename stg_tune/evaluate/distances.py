@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stg_tune.embedded.judge import frechet
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
+    Indices = NDArray[np.int64]
 
 RESAMPLES = 200
 """Bootstrap resamples behind a standard error and an interval."""
@@ -34,13 +34,22 @@ class Reference:
     count: int
     """Videos behind them; 0 when it is not known."""
 
+    @cached_property
+    def root(self) -> Array:
+        """Symmetric root of the covariance."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return np.asarray((vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+
 
 def frechet_distance(features: Array, reference: Reference) -> float:
     """Squared Frechet distance of (videos, dim) to the reference (FVD, arXiv:1812.01717).
 
     It falls with the number of videos, so that only sets of equal size may be compared.
     """
-    return frechet(features.mean(0), np.cov(features, rowvar=False), reference.mean, reference.covariance)
+    covariance, gap = np.cov(features, rowvar=False), features.mean(0) - reference.mean
+    # trace of the root of the product of both covariances, as in arXiv:1706.08500, from a symmetric matrix
+    shared = np.linalg.eigvalsh(reference.root @ covariance @ reference.root).clip(min=0)
+    return float(gap @ gap + np.trace(covariance) + np.trace(reference.covariance) - 2 * np.sqrt(shared).sum())
 
 
 def inception_score(probabilities: Array) -> float:
@@ -63,13 +72,39 @@ def _mean_distance(rows: Array) -> float:
     return float(gaps[np.triu_indices(len(rows), 1)].mean())
 
 
-def bootstrap(measure: Callable[[NDArray[np.int64]], float], count: int, *, seed: int = 0) -> Array:
-    """``measure`` on ``RESAMPLES`` draws of ``count`` indices with replacement.
+def resamples(clusters: Sequence[Hashable], *, seed: int = 0) -> list[Indices]:
+    """``RESAMPLES`` draws of whole clusters with replacement: the indices of what is in them.
 
-    The seed is fixed, so that two arms are measured on the same draws and their difference is paired.
+    Videos of one prompt resemble each other, so that the prompts are what is drawn; where all share one, the videos
+    are. The seed is fixed: arms are measured on the same draws, and their differences are paired.
     """
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for index, cluster in enumerate(clusters):
+        groups[cluster].append(index)
+    members = [
+        np.array(group) for group in (groups.values() if len(groups) > 1 else ([i] for i in groups[clusters[0]]))
+    ]
     rng = np.random.default_rng(seed)
-    return np.array([measure(rng.integers(0, count, count)) for _ in range(RESAMPLES)])
+    drawn = rng.integers(0, len(members), (RESAMPLES, len(members)))
+    return [np.concatenate([members[number] for number in draw]) for draw in drawn]
+
+
+def bootstrap(measure: Callable[[Indices], float], draws: Sequence[Indices]) -> Array:
+    """``measure`` on each of the draws."""
+    return np.array([measure(draw) for draw in draws])
+
+
+def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
+    """Standard error of the mean of values that may depend on each other within a cluster; ``inf`` for fewer than two.
+
+    The formula behind ``stg_tune.search.statistics.paired_interval``; values that all share one cluster are the units.
+    """
+    index: dict[Hashable, int] = {}
+    codes = [index.setdefault(cluster, len(index)) for cluster in clusters]
+    given = np.asarray(values, dtype=float)
+    sums = np.bincount(codes if len(index) > 1 else range(len(given)), weights=given - given.mean())
+    count = len(sums)
+    return float(np.sqrt(count / (count - 1) * (sums @ sums))) / len(given) if count > 1 else float("inf")
 
 
 def basic_interval(estimate: float, draws: Array) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from stg_tune.errors import StgTuneError
 from stg_tune.evaluate.distances import Reference
 from stg_tune.evaluate.i3d import I3D, LEAST_FRAMES, preprocessed
 from stg_tune.evaluate.real import real_videos
+from stg_tune.records import ScoreKind
 from stg_tune.score.loading import fill, read_state
 from stg_tune.score.placement import Placement
 from stg_tune.video import read_video
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stg_tune.score.library import Library
 
 JUDGE_PICTURE = (3, 64, 64)
+QUESTIONS = ("digit", "colour", "direction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Seen:
     probabilities: Tensor
     """float64 (classes,), sum 1."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Further numbers of this one video; more is better."""
+    """Further numbers of this one video, by the names of ``Extractor.kinds``."""
 
 
 class Extractor(Protocol):
@@ -46,6 +48,10 @@ class Extractor(Protocol):
     @property
     def weights(self) -> str:
         """First 16 digits of the checksum of the network."""
+
+    @property
+    def kinds(self) -> tuple[ScoreKind, ...]:
+        """What the numbers in ``Seen.scores`` mean."""
 
     def __call__(self, frames: Tensor, prompt: str) -> Seen:
         """Frames (frames, 3, height, width) in [0, 1], float32."""
@@ -65,6 +71,12 @@ class JudgeExtractor:
     def __init__(self) -> None:
         self._judge: Judge = load_judge()
         self.weights = _fingerprint(self._judge.network)
+        self.kinds = tuple(
+            ScoreKind(
+                name=f"{question}_right", direction="maximize", low=0.0, high=1.0, unit="share", weights=self.weights
+            )
+            for question in QUESTIONS
+        )
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, prompt: str) -> Seen:
@@ -80,7 +92,7 @@ class JudgeExtractor:
         truth = digits.truth(prompt)
         right = {
             f"{question}_right": float(int(answer.argmax()) == wanted)
-            for question, answer, wanted in zip(("digit", "colour", "direction"), answers, truth, strict=True)
+            for question, answer, wanted in zip(QUESTIONS, answers, truth, strict=True)
         }
         return Seen(features=features.double(), probabilities=joint, scores=right)
 
@@ -95,6 +107,9 @@ class I3DExtractor:
     Published inception scores of UCF-101 come from another network (C3D); those of this one are comparable among
     themselves only.
     """
+
+    kinds: tuple[ScoreKind, ...] = ()
+    """It gives no scores."""
 
     def __init__(self, library: Library, device: str | torch.device = "cpu") -> None:
         library.fetch(["i3d-kinetics-400"])

@@ -1,13 +1,20 @@
 """Inflated 3D Inception (Carreira and Zisserman, arXiv:1705.07750), the network behind the Frechet video distance.
 
-Written from the paper's table of layers; names of parameters are those of the PyTorch conversion that is published.
+Written from the paper's table of layers. The weights were converted for PyTorch by VideoGPT, so that all that the
+paper leaves open, the epsilon of the batch norms and the range of the input among it, is as in the program they were
+published with: ``videogpt/fvd`` of github.com/wilson1yan/VideoGPT at 733d2b1. Names of parameters are theirs.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MIXED = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
@@ -21,9 +28,13 @@ MIXED = {
     "Mixed_5c": (832, (384, 192, 384, 48, 128, 128)),
 }
 """Name -> channels in, and channels of the six convolutions."""
+CHANNELS_OUT = 1024
+"""Of the last module."""
 SIDE, LEAST_FRAMES = 224, 9
 """Pixels of the square input; frames below which nothing is left to average over."""
 KINETICS_CLASSES = 400
+NORM_EPSILON = 1e-5
+"""``pytorch_i3d.py``, class ``Unit3D``; DeepMind's own program, for TensorFlow, has 1e-3."""
 
 
 class Unit(nn.Module):
@@ -32,7 +43,7 @@ class Unit(nn.Module):
     def __init__(self, before: int, after: int, kernel: int = 1, stride: int = 1) -> None:
         super().__init__()
         self.conv3d = nn.Conv3d(before, after, kernel, stride, bias=False)
-        self.bn = nn.BatchNorm3d(after, eps=1e-3)
+        self.bn = nn.BatchNorm3d(after, eps=NORM_EPSILON)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(batch, before, time, height, width) -> (batch, after, ...)."""
@@ -41,9 +52,9 @@ class Unit(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Inception module: four branches side by side."""
+    """Inception module: four branches side by side; ``widths`` are the channels of its six convolutions."""
 
-    def __init__(self, before: int, widths: tuple[int, int, int, int, int, int]) -> None:
+    def __init__(self, before: int, widths: Sequence[int]) -> None:
         super().__init__()
         direct, reduce1, out1, reduce2, out2, pooled = widths
         self.b0 = Unit(before, direct)
@@ -61,9 +72,9 @@ class Mixed(nn.Module):
 class Head(nn.Module):
     """The last 1x1x1 convolution."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, before: int, classes: int) -> None:
         super().__init__()
-        self.conv3d = nn.Conv3d(1024, classes, 1)
+        self.conv3d = nn.Conv3d(before, classes, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps -> logits at every place that is left."""
@@ -72,16 +83,21 @@ class Head(nn.Module):
 
 
 class I3D(nn.Module):
-    """Videos (batch, 3, frames, 224, 224) in [-1, 1], at least nine frames -> logits (batch, classes)."""
+    """Videos (batch, 3, frames, 224, 224) in [-1, 1], at least nine frames -> logits (batch, classes).
 
-    def __init__(self, classes: int = KINETICS_CLASSES) -> None:
+    Args:
+        classes: Logits.
+        thinner: Divides the number of channels everywhere, 1 to 8; only the published width, 1, has weights.
+    """
+
+    def __init__(self, classes: int = KINETICS_CLASSES, thinner: int = 1) -> None:
         super().__init__()
-        self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2)
-        self.Conv3d_2b_1x1 = Unit(64, 64)
-        self.Conv3d_2c_3x3 = Unit(64, 192, 3)
+        self.Conv3d_1a_7x7 = Unit(3, 64 // thinner, 7, 2)
+        self.Conv3d_2b_1x1 = Unit(64 // thinner, 64 // thinner)
+        self.Conv3d_2c_3x3 = Unit(64 // thinner, 192 // thinner, 3)
         for name, (before, widths) in MIXED.items():
-            self.add_module(name, Mixed(before, widths))
-        self.logits = Head(classes)
+            self.add_module(name, Mixed(before // thinner, tuple(width // thinner for width in widths)))
+        self.logits = Head(CHANNELS_OUT // thinner, classes)
 
     def forward(self, videos: Tensor) -> Tensor:
         """Logits before the softmax, averaged over time: what the Frechet video distance is measured on."""
@@ -112,7 +128,10 @@ def max_pool(maps: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int,
 
 
 def preprocessed(frames: Tensor) -> Tensor:
-    """Frames (frames, 3, height, width) in [0, 1] -> (1, 3, frames, 224, 224) in [-1, 1]: shorter side, centre crop."""
+    """Frames (frames, 3, height, width) in [0, 1] -> (1, 3, frames, 224, 224) in [-1, 1]: shorter side, centre crop.
+
+    As ``videogpt/data.py`` and, for the range, ``videogpt/fvd/fvd.py`` (its versions before ce18ae8 gave half of it).
+    """
     height, width = frames.shape[-2:]
     scale = SIDE / min(height, width)
     size = [SIDE if side == min(height, width) else max(SIDE, int(-(-side * scale // 1))) for side in (height, width)]

@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+import random
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.documents import read_limited, write_atomic
 from stg_tune.errors import StgTuneError
-from stg_tune.evaluate.suites import CFG_SCALES, STG_FACTORS, Suite
-from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.records import Evaluation, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from stg_tune.evaluate.arms import Arm
+
 SCHEMA = "stg-tune/evaluation/1"
 MAX_BYTES = 200_000_000
-BASELINE = "cfg"
-"""Name of the first arm, which all others are compared with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One setting that is evaluated."""
-
-    name: str
-    """For tables: ``cfg``, a preset's name, ``cfg@4.5``."""
-    spec: GuidanceSpec
-    """The setting."""
-    curve: str = ""
-    """Which curve it is a point of."""
-    scale: float | None = None
-    """Where on the curve: CFG scale, or factor of the skip scales."""
+EMBEDDED = "embedded"
+"""What ``scorers`` calls those of the embedded models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +39,17 @@ class EvaluationPlan:
     pairs: tuple[Pair, ...]
     """Prompts with noise; every arm sees the same."""
     scorers: tuple[str, ...]
-    """Scorers by name; empty: those of the embedded models."""
+    """Scorers by name; ``embedded`` alone: those of the embedded models."""
     extractor: str
     """The network that sees videos as features: ``judge``, ``i3d``, or empty."""
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Name of a score or extractor -> checksum of its weights."""
+    """Name of a score, extractor or LoRA -> checksum of its weights."""
+    checkpoint: str = ""
+    """Fingerprint of the model's files where they are at hand, else where they come from."""
+    video: Mapping[str, int] = field(default_factory=dict)
+    """``height``, ``width``, ``num_frames`` and ``fps`` of a video."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Libraries that decide what an evaluation gives -> version."""
 
     def __post_init__(self) -> None:
         """Check that there is something to compare."""
@@ -72,52 +66,21 @@ class EvaluationPlan:
             "suite": self.suite,
             "model": self.model,
             "num_steps": self.num_steps,
-            "arms": [
-                {"name": arm.name, "spec": arm.spec.to_dict(), "curve": arm.curve, "scale": arm.scale}
-                for arm in self.arms
-            ],
+            "arms": [arm.to_dict() for arm in self.arms],
             "pairs": [pair.to_dict() for pair in self.pairs],
             "scorers": list(self.scorers),
             "extractor": self.extractor,
             "weights": dict(self.weights),
+            "checkpoint": self.checkpoint,
+            "video": dict(self.video),
+            "versions": dict(self.versions),
         }
-
-
-def arms_of(suite: Suite, cfg_scale: float, presets: Mapping[str, GuidanceSpec]) -> tuple[Arm, ...]:
-    """The baseline and the presets; for a curve, each at several scales.
-
-    Args:
-        suite: Decides whether curves are drawn.
-        cfg_scale: The model's own guidance scale.
-        presets: Name -> setting.
-    """
-    baseline = Arm(name=BASELINE, spec=GuidanceSpec(cfg_scale=cfg_scale), curve=BASELINE, scale=cfg_scale)
-    if not suite.curve:
-        return (baseline, *(Arm(name=name, spec=spec) for name, spec in presets.items()))
-    scales = [scale for scale in CFG_SCALES if scale != cfg_scale]
-    plain = [
-        Arm(name=f"{BASELINE}@{scale:g}", spec=GuidanceSpec(cfg_scale=scale), curve=BASELINE, scale=scale)
-        for scale in scales
-    ]
-    skipping = [
-        Arm(name=f"{name} x{factor:g}", spec=times(spec, factor), curve=name, scale=factor)
-        for name, spec in presets.items()
-        for factor in STG_FACTORS
-    ]
-    return (baseline, *plain, *skipping)
-
-
-def times(spec: GuidanceSpec, factor: float) -> GuidanceSpec:
-    """The setting with every skip scale multiplied."""
-    segments = tuple(
-        replace(segment, terms=tuple(replace(term, stg_scale=term.stg_scale * factor) for term in segment.terms))
-        for segment in spec.segments
-    )
-    return replace(spec, segments=segments)
 
 
 def pairs_of(prompts: Sequence[str], *, samples: int, seeds: int, seed: int) -> tuple[Pair, ...]:
     """``samples`` pairs that go round the prompts, each prompt with at least ``seeds`` noises if there are enough.
+
+    Lists of captions are often sorted: they are shuffled, always in the same way, so that few pairs see all kinds, too.
 
     Args:
         prompts: Captions; duplicates count once.
@@ -128,6 +91,7 @@ def pairs_of(prompts: Sequence[str], *, samples: int, seeds: int, seed: int) -> 
     captions = list(dict.fromkeys(prompt.strip() for prompt in prompts if prompt.strip()))
     if not captions:
         raise StgTuneError("there is no prompt: give at least one caption, one a line")
+    random.Random("stg-tune evaluate prompts").shuffle(captions)
     used = captions[: max(1, min(len(captions), samples // seeds))]
     first = 10**9 + seed * 100_000
     return tuple(Pair(prompt=used[i % len(used)], seed=first + i) for i in range(samples))
@@ -158,8 +122,7 @@ class Folder:
             write_atomic(file, json.dumps(wanted, indent=1) + "\n")
             self.features.mkdir(exist_ok=True)
             return
-        held = _read_json(file)
-        changed = [name for name in wanted if held.get(name) != wanted[name]]
+        changed = _changes(_read_json(file), wanted)
         if changed:
             raise StgTuneError(
                 f"{self.path} holds an evaluation with other {', '.join(changed)}: go on with the same settings, "
@@ -192,6 +155,21 @@ class Folder:
             return {}
         lines = read_limited(file, MAX_BYTES, "results of an evaluation").splitlines()
         return {(row.config, row.pair.key): row for row in _parsed(lines)}
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """``num_steps (10 then, 2 here)``, ``versions (torch (2.0 then, 2.1 here))``; of long lists the name alone."""
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
+    return [_change(name, then.get(name), now.get(name)) for name in names]
+
+
+def _change(name: str, then: Any, now: Any) -> str:
+    if isinstance(now, dict):
+        return f"{name} ({', '.join(_changes(then if isinstance(then, dict) else {}, now))})"
+    if isinstance(now, list):
+        return name
+    before, here = (value if value not in (None, "") else "nothing" for value in (then, now))
+    return f"{name} ({before} then, {here} here)"
 
 
 def _parsed(lines: Iterable[str]) -> Iterable[Evaluation]:

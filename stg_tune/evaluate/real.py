@@ -22,6 +22,16 @@ def real_videos(data: Path) -> list[Path]:
     return files
 
 
+def check_enough(data: Path, least: int) -> None:
+    """Raise ``StgTuneError`` when there are too few real videos for a covariance of their features."""
+    count = len(real_videos(data))
+    if count < least:
+        raise StgTuneError(
+            f"{data} holds {count} videos, too few to compare with: the covariance of their features needs {least} or "
+            "more; give a folder with more of them to --data"
+        )
+
+
 def fingerprint(data: Path) -> str:
     """16 hex digits over names and sizes of the videos below a folder; where the folder lies does not matter."""
     listed = [f"{path.relative_to(data).as_posix()} {path.stat().st_size}" for path in real_videos(data)]

@@ -12,18 +12,23 @@ from safetensors.torch import load_file, save_file
 
 from stg_tune import models
 from stg_tune.errors import StgTuneError
+from stg_tune.evaluate.checkpoint import checkpoint_of
 from stg_tune.evaluate.distances import Reference
 from stg_tune.evaluate.evaluator import PairEvaluator, feature_file, load_features
 from stg_tune.evaluate.extractors import extractor_of
+from stg_tune.evaluate.plan import EMBEDDED
 from stg_tune.evaluate.real import fingerprint
-from stg_tune.evaluate.summary import Row, Sets, summarise
+from stg_tune.evaluate.result import write_result
+from stg_tune.evaluate.sets import Sets
+from stg_tune.evaluate.suites import suite
+from stg_tune.evaluate.summary import summarise
 from stg_tune.models.loras import identity
-from stg_tune.score import default_scorers
+from stg_tune.score import default_scorers, embedded_scorers
 from stg_tune.score.library import Library
 from stg_tune.search.executor import Task
 from stg_tune.search.lock import DriverLock
 from stg_tune.search.workers.selftest import Reference as KnownRow
-from stg_tune.studio import ModelRecipe, Studio, numbers_identity, scorer_for
+from stg_tune.studio import PROPOSING, ModelRecipe, Studio, numbers_identity, versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
 
     from stg_tune.evaluate.extractors import Extractor
     from stg_tune.evaluate.plan import EvaluationPlan, Folder
+    from stg_tune.evaluate.rows import Row
     from stg_tune.score import Scorer
     from stg_tune.search import Evaluate
     from stg_tune.search.executor import Executor
@@ -43,13 +49,13 @@ class EvaluationRecipe:
     model: ModelRecipe
     """The model."""
     scorers: tuple[str, ...]
-    """Scorers by name; empty: those of the embedded models."""
+    """Scorers by name; ``embedded`` alone: those of the embedded models."""
     extractor: str
     """``judge``, ``i3d``, or empty."""
     features: Path
     """Where features are left."""
     weights: Path | None = None
-    """Local folder with the scorers' files."""
+    """Local folder with the scorers' files, the same on every machine."""
 
     def __call__(self, threads: int) -> Evaluate:
         """Load everything in a worker that may use ``threads`` threads."""
@@ -71,8 +77,8 @@ class EvaluationRecipe:
 
     def scorer(self) -> Scorer:
         """The scorers that the plan names; as VBench, they look at every frame."""
-        if not self.scorers:
-            return scorer_for(models.entry(self.model.model))
+        if self.scorers == (EMBEDDED,):
+            return embedded_scorers()
         fps = float(models.entry(self.model.model).defaults.fps)
         return default_scorers(names=self.scorers, frames=None, fps=fps, weights=self.weights)
 
@@ -89,11 +95,12 @@ def evaluate(
     extractor: Extractor | None,
     *,
     data: Path | None = None,
-    num_frames: int | None = None,
     batch: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Row]:
-    """Evaluate what is missing in ``folder`` and give the table; interrupted, it goes on where it was.
+    """Evaluate what is missing in ``folder`` and give the table, which is left there, too, with a summary.
+
+    Interrupted, it goes on where it was; what has failed is tried again.
 
     Args:
         plan: What is compared; the folder must hold the same plan or nothing.
@@ -102,19 +109,22 @@ def evaluate(
         scorer: For the meaning of its scores.
         extractor: Where videos are compared as distributions.
         data: Real videos to compare with.
-        num_frames: Frames of a generated video; as many of each real one count.
         batch: Pairs that a worker takes at once: every setting has its turn after so many of each worker.
         progress: Called with finished and all pairs.
 
     Raises:
-        StgTuneError: The folder holds something else; real videos are missing; no pair succeeded.
+        StgTuneError: The folder holds something else; real videos are missing.
     """
     folder.begin(plan)
     with DriverLock(folder.path):
-        reference = _reference(folder, extractor, data, num_frames) if extractor else None
+        compared = extractor if suite(plan.suite).features else None
+        reference = _reference(folder, compared, data, plan.video.get("num_frames")) if compared else None
         _work(plan, folder, executor, batch * executor.slots, progress)
-    sets = Sets(load=partial(load_features, folder.features), reference=reference) if reference else None
-    return summarise(plan, folder.rows(), scorer.kinds, sets)
+        sets = Sets(load=partial(load_features, folder.features), reference=reference) if reference else None
+        kinds = (*scorer.kinds, *(extractor.kinds if extractor else ()))
+        table = summarise(plan, folder.rows(), kinds, sets)
+        write_result(plan, table, folder.path)
+    return table
 
 
 def _work(
@@ -140,8 +150,8 @@ def open_tasks(plan: EvaluationPlan, folder: Folder, block: int = 1) -> list[Tas
 
     def is_kept(config: str, pair: str) -> bool:
         row = rows.get((config, pair))
-        # what failed will fail again; a row without its features is of no use for sets
-        return row is not None and (bool(row.error) or not plan.extractor or _seen(folder, config, pair))
+        # what failed may have been the machine's fault; a row without its features is of no use for sets
+        return row is not None and not row.error and (not plan.extractor or _seen(folder, config, pair))
 
     blocks = [plan.pairs[at : at + block] for at in range(0, len(plan.pairs), block)]
     keys = {(arm.spec.hash(), pair.key): (arm, pair) for part in blocks for arm in plan.arms for pair in part}
@@ -180,9 +190,16 @@ def _reference(folder: Folder, extractor: Extractor, data: Path | None, num_fram
     return Reference(mean=held["mean"].numpy(), covariance=held["covariance"].numpy(), count=int(held["count"]))
 
 
-def with_weights(plan: EvaluationPlan, scorer: Scorer, extractor: Extractor | None) -> EvaluationPlan:
-    """The plan that also says which weights are behind its numbers."""
+def with_identity(
+    plan: EvaluationPlan, scorer: Scorer, extractor: Extractor | None, model: ModelRecipe
+) -> EvaluationPlan:
+    """The plan that also says which weights, checkpoint and libraries are behind its numbers."""
     weights = {kind.name: kind.weights for kind in scorer.kinds}
     if extractor is not None:
         weights["extractor"] = extractor.weights
-    return replace(plan, weights=weights)
+    return replace(
+        plan,
+        weights=weights | identity(model.loras),
+        checkpoint=checkpoint_of(model),
+        versions={name: version for name, version in versions().items() if name not in PROPOSING},
+    )

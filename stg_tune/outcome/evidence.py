@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stg_tune.report import Arm, Gain, PairGain
+from stg_tune.search.bench import Measurement
+from stg_tune.search.differences import gain_between
 from stg_tune.search.fidelity import FULL
 from stg_tune.search.objective import Judge
-from stg_tune.search.statistics import LEVEL, paired_interval
+from stg_tune.search.statistics import LEVEL, MARGIN, conclude, paired_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,8 +33,13 @@ def by_setting(rows: Iterable[Row]) -> Table:
 
 
 def gain_of(interval: Interval) -> Gain:
-    """An interval of the search as a gain of the report."""
+    """An interval of the search, in whatever unit, as a gain of the report."""
     return Gain(mean=interval.mean, low=interval.low, high=interval.high, pairs=interval.pairs, level=interval.level)
+
+
+def concluded(interval: Interval) -> Gain:
+    """The gain of a whole setting, in baseline standard deviations, with what it says."""
+    return replace(gain_of(interval), conclusion=conclude(interval), margin=MARGIN)
 
 
 def pair_gains(result: SearchResult, table: Table) -> tuple[PairGain, ...]:
@@ -61,11 +69,11 @@ def _confirmed(result: SearchResult, table: Table) -> Iterator[Arm]:
         return
     words = "confirmation pairs"
     scorers = {item.name: gain_of(item.gain) for item in verdict.scorers}
-    yield Arm(name="tuned", spec=verdict.winner, gain=gain_of(verdict.gain), scorers=scorers, pairs=words)
+    yield Arm(name="tuned", spec=verdict.winner, gain=concluded(verdict.gain), scorers=scorers, pairs=words)
     if verdict.cfg_gain is not None and verdict.best_cfg != verdict.winner:
         rows = [_on(table, spec, race.confirm) for spec in (result.plan.baseline, verdict.best_cfg)]
         own = _per_scorer(result, *rows, level=verdict.gain.level)
-        yield Arm(name="CFG alone", spec=verdict.best_cfg, gain=gain_of(verdict.cfg_gain), scorers=own, pairs=words)
+        yield Arm(name="CFG alone", spec=verdict.best_cfg, gain=concluded(verdict.cfg_gain), scorers=own, pairs=words)
 
 
 def _published(result: SearchResult, table: Table) -> Iterator[Arm]:
@@ -73,17 +81,29 @@ def _published(result: SearchResult, table: Table) -> Iterator[Arm]:
     confirm = {pair.key for pair in result.race.confirm} if result.race else set()
     for name, spec in result.plan.published.items():
         mine = {key: row for key, row in table.get(spec.hash(), {}).items() if key in default and key not in confirm}
-        judge = _judge(result, default) if mine else None
-        gains = {key: gain for key, row in mine.items() if judge and (gain := judge.delta(row)) is not None}
-        if len(gains) > 1:
-            interval = paired_interval(list(gains.values()), [mine[key].pair.prompt for key in gains], level=LEVEL)
+        gain = _gain_over(result, {key: default[key] for key in mine}, mine)
+        if gain is not None:
             yield Arm(
                 name=f"published: {name}",
                 spec=spec,
-                gain=gain_of(interval),
+                gain=concluded(gain),
                 scorers=_per_scorer(result, default, mine, level=LEVEL),
                 pairs="search and selection pairs",
             )
+
+
+def _gain_over(
+    result: SearchResult, default: Mapping[str, Evaluation], mine: Mapping[str, Evaluation]
+) -> Interval | None:
+    """A setting over the default on the same pairs, as the verdict compares them; ``None`` with fewer than two."""
+    judge = _judge(result, default)
+    if sum(judge.delta(row) is not None for row in mine.values()) < 2:
+        return None
+    one, other = (
+        Measurement(spec=result.plan.baseline, rows=tuple(rows.values()), deltas={}, violations={})
+        for rows in (mine, default)
+    )
+    return gain_between(judge, one, other, level=LEVEL)
 
 
 def _judge(result: SearchResult, default: Mapping[str, Evaluation]) -> Judge:

@@ -6,8 +6,8 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from stg_tune.outcome.evidence import arms, by_setting, gain_of, pair_gains
-from stg_tune.outcome.provenance import provenance, warnings
+from stg_tune.outcome.evidence import arms, by_setting, concluded, gain_of, pair_gains
+from stg_tune.outcome.provenance import about_published, provenance, warnings
 from stg_tune.report import Clip, Finalist, Findings, Guard, Knob, Layer, Scorer, Trial
 
 if TYPE_CHECKING:
@@ -49,12 +49,13 @@ def findings_of(
         model=plan.model,
         finished=result.finished,
         improved=verdict is not None and verdict.improved,
+        reason=verdict.reason if verdict else "",
         default=plan.baseline,
         tuned=verdict.winner if verdict else None,
-        tuned_gain=gain_of(verdict.gain) if verdict else None,
+        tuned_gain=concluded(verdict.gain) if verdict else None,
         cfg=verdict.best_cfg if verdict else None,
-        cfg_gain=gain_of(verdict.cfg_gain) if verdict and verdict.cfg_gain else None,
-        stg_gain=gain_of(verdict.stg_gain) if verdict and verdict.stg_gain else None,
+        cfg_gain=concluded(verdict.cfg_gain) if verdict and verdict.cfg_gain else None,
+        stg_gain=concluded(verdict.stg_gain) if verdict and verdict.stg_gain else None,
         cost=verdict.forwards if verdict else 0.0,
         broken=_broken(verdict),
         trials=tuple(_trials(result)),
@@ -66,6 +67,7 @@ def findings_of(
         preset=preset,
         provenance=provenance(result),
         published=dict(plan.published),
+        published_note=about_published(result),
         arms=arms(result, table),
         prompts=pair_gains(result, table),
         knobs=tuple(knobs),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
 from stg_tune.outcome.effects import read_effects
 from stg_tune.outcome.findings import findings_of
-from stg_tune.preset import load as load_preset
+from stg_tune.outcome.keeping import preset_of
 from stg_tune.report import Ballot, Clip, Findings, Knob, write_comparison, write_report
 from stg_tune.search import snapshot
 from stg_tune.vote import VoteFile, tally
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from stg_tune.preset import Preset
     from stg_tune.records import GuidanceSpec, Pair
     from stg_tune.search import SearchPlan
+    from stg_tune.search.race import Finalist, Race
     from stg_tune.search.result import SearchResult
-    from stg_tune.search.verdict import Verdict
 
 
 CLIPS = 8
 """Held-out pairs that are filmed with the default and with the tuned setting."""
-MOST_PUBLISHED = 2
-"""Published settings that are filmed as well."""
+MOST_PUBLISHED, MOST_FINALISTS = 2, 2
+"""Published settings, and finalists that came next after the winner, that are filmed as well."""
 ASPECTS = {"prompt": "prompt match"}
 """Questions of the vote whose names do not speak for themselves."""
 
@@ -50,8 +51,20 @@ def report(
     Raises:
         StgTuneError: No run, a damaged one, or a place that cannot be written.
     """
-    target = out or RunFolder.open(directory).report
-    return write_report(look(directory), target, assets=assets, shrink=shrink)
+    target, findings = out or RunFolder.open(directory).report, look(directory)
+    _warn_of_missing(findings, directory)
+    return write_report(findings, target, assets=assets, shrink=shrink)
+
+
+def _warn_of_missing(findings: Findings, directory: Path) -> None:
+    missing = CLIPS - len(findings.clips)
+    if findings.finished and findings.tuned is not None and missing > 0:
+        warnings.warn(
+            f"the videos of {missing} of {CLIPS} pairs are missing from the page: `stg-tune resume {directory}` makes "
+            "them",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def comparison(directories: Sequence[Path], out: Path | None = None) -> Path:
@@ -70,7 +83,7 @@ def look(directory: Path) -> Findings:
     from stg_tune.search.stored import rows_of
 
     folder, result = RunFolder.open(directory), snapshot(directory)
-    preset = load_preset(folder.preset) if folder.preset.exists() else None
+    preset = preset_of(folder.preset, result.verdict)
     return findings_of(
         result,
         rows=rows_of(directory),
@@ -88,12 +101,28 @@ def filmed_pairs(plan: SearchPlan) -> tuple[Pair, ...]:
     return plan.holdout_pairs[-CLIPS:]
 
 
-def filmed_settings(plan: SearchPlan, verdict: Verdict) -> dict[str, GuidanceSpec]:
+def filmed_settings(result: SearchResult) -> dict[str, GuidanceSpec]:
     """What the filmed pairs are filmed with: word of the page -> setting, each once, default and winner first."""
+    plan, verdict = result.plan, result.verdict
+    if verdict is None:
+        return {}
     named = {"default": plan.baseline, "tuned": verdict.winner, "CFG alone": verdict.best_cfg}
     named |= {f"published: {name}": spec for name, spec in list(plan.published.items())[:MOST_PUBLISHED]}
+    known = {spec.hash() for spec in named.values()}
+    others = [item for item in _ranked(result.race) if item.config not in known]
+    named |= {f"finalist: {item.name}": item.spec for item in others[:MOST_FINALISTS]}
     first = {spec.hash(): name for name, spec in reversed(named.items())}
     return {name: spec for name, spec in named.items() if first[spec.hash()] == name}
+
+
+def _ranked(race: Race | None) -> list[Finalist]:
+    """Who raced, best first: those that left last before those that left earlier; without heats by what chose them."""
+    if race is None:
+        return []
+    names = dict.fromkeys(name for heat in reversed(race.heats) for name in heat.standing)
+    by_name = {item.name: item for item in race.finalists}
+    rest = sorted(race.finalists, key=lambda item: item.in_sample.mean, reverse=True)
+    return list({item.name: item for item in (*(by_name[name] for name in names if name in by_name), *rest)}.values())
 
 
 def clip_of(folder: RunFolder, plan: SearchPlan, pair: Pair, spec: GuidanceSpec) -> Path:
@@ -103,10 +132,10 @@ def clip_of(folder: RunFolder, plan: SearchPlan, pair: Pair, spec: GuidanceSpec)
 
 def _clips(folder: RunFolder, result: SearchResult) -> list[Clip]:
     """The pairs that were filmed with default and winner, and with what else there is."""
-    if result.verdict is None:
-        return []
-    plan, settings = result.plan, filmed_settings(result.plan, result.verdict)
-    clips = []
+    plan, settings = result.plan, filmed_settings(result)
+    clips: list[Clip] = []
+    if not settings:
+        return clips
     for pair in filmed_pairs(plan):
         paths = {name: clip_of(folder, plan, pair, spec) for name, spec in settings.items()}
         there = {name: path for name, path in paths.items() if path.exists()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stg_tune.preset import published_names
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,6 +41,26 @@ def provenance(result: SearchResult) -> dict[str, str]:
     return {**facts, **plan.loras, **scorers, **plan.versions}
 
 
+def about_published(result: SearchResult) -> str:
+    """What to know where nothing was published for a model with just these blocks, else nothing."""
+    if result.plan.published:
+        return ""
+    trials = {trial.measurement.config: trial.measurement for trial in result.trials if trial.measurement.deltas}
+    known = published_names()
+    tried = []
+    for start in result.plan.space.warm_starts:
+        if start.source in known:
+            found = trials.get(start.spec.hash())
+            gain = f"in-sample gain {found.mean:+.2f} on {len(found.deltas)} pairs" if found else "not reached"
+            tried.append(f"{start.source} ({gain})")
+    if not tried:
+        return "No published setting is known for this model or for others with these stacks of blocks."
+    return (
+        "No setting is published for a model with just these blocks. Those of its siblings were tried first, by "
+        f"relative depth: {', '.join(tried)}."
+    )
+
+
 def warnings(result: SearchResult) -> Iterator[str]:
     """What a reader would want to have been told."""
     if not result.finished:
@@ -57,7 +79,9 @@ def warnings(result: SearchResult) -> Iterator[str]:
 def _about(verdict: Verdict, result: SearchResult) -> Iterator[str]:
     confirm = result.race.confirm if result.race else ()
     prompts = len({pair.prompt for pair in confirm})
-    if confirm and prompts < FEW_PROMPTS:
+    if verdict.warning:
+        yield f"{verdict.warning[0].upper()}{verdict.warning[1:]}."
+    elif confirm and prompts < FEW_PROMPTS:
         yield f"Only {prompts} different prompts are behind the verdict: a statement about prompts of just this kind."
     for item in verdict.scorers:
         if item.unscored:

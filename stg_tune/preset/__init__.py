@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stg_tune.preset.build import from_result
 from stg_tune.preset.diff import Difference, diff
-from stg_tune.preset.evidence import Evidence, GainInterval, ScorerGain, VoteCount
+from stg_tune.preset.evidence import Evidence, GainInterval, GuardValue, ScorerGain, VoteCount
 from stg_tune.preset.file import load, parse, remarks_on, save, validate
 from stg_tune.preset.migrate import migrate
 from stg_tune.preset.priors import (
@@ -25,6 +25,7 @@ __all__ = [
     "Difference",
     "Evidence",
     "GainInterval",
+    "GuardValue",
     "Preset",
     "ScorerGain",
     "VoteCount",

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stg_tune.errors import StgTuneError
-from stg_tune.preset.evidence import Evidence, GainInterval, ScorerGain
+from stg_tune.preset.evidence import Evidence, GainInterval, GuardValue, ScorerGain
 from stg_tune.preset.record import CombineSpace, Preset
 
 if TYPE_CHECKING:
     from stg_tune.models.base import GenerationDefaults
+    from stg_tune.search.differences import GuardEvidence
     from stg_tune.search.result import SearchResult
     from stg_tune.search.statistics import Interval
     from stg_tune.search.verdict import ScorerEvidence, Verdict
@@ -81,7 +82,13 @@ def _evidence(result: SearchResult, verdict: Verdict, day: str) -> Evidence:
         seed=result.plan.seed,
         versions=result.plan.versions,
         date=day,
+        guard_values=tuple(_guard(item) for item in verdict.guards if item.measured),
+        warning=verdict.warning,
     )
+
+
+def _guard(item: GuardEvidence) -> GuardValue:
+    return GuardValue(name=item.name, rule=item.rule, limit=item.limit, value=_interval(item.value), holds=item.holds)
 
 
 def _interval(interval: Interval) -> GainInterval:

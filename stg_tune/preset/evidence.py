@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stg_tune.records import Direction, GuidanceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+GuardRule = Literal["at_least_fraction", "at_most_fraction", "drop_at_most_sd"]
+OPTIONAL = ("votes", "guard_values", "warning")
+"""Fields of the evidence that presets of earlier versions do not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,22 @@ class ScorerGain:
     """Paired gain; positive is better whatever the direction."""
     unscored: int
     """Pairs that could not be scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardValue:
+    """Where the preset stands to a guard on the held-out pairs."""
+
+    name: str
+    """``motion at_least_fraction 0.95``."""
+    rule: GuardRule
+    """How the limit is formed."""
+    limit: float
+    """The least (``at_most_fraction``: the greatest) mean of ``value`` that is allowed."""
+    value: GainInterval
+    """The mean over the default's mean or, for ``drop_at_most_sd``, the gain in baseline standard deviations."""
+    holds: bool
+    """The whole interval is on the allowed side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +123,7 @@ class Evidence:
     scorers: tuple[ScorerGain, ...]
     """Each scorer apart."""
     guards: Mapping[str, float]
-    """Guard -> by how much it is broken; 0 or less: it holds."""
+    """Guard -> by how much its interval reaches over the limit; 0 or less: it holds."""
     relative_cost: float
     """Denoiser forwards of a video over those of the default; 0: unknown."""
     evaluations: int
@@ -120,6 +140,10 @@ class Evidence:
     """``YYYY-MM-DD``."""
     votes: tuple[VoteCount, ...] = ()
     """A blind vote, one count a question; empty: nobody was asked."""
+    guard_values: tuple[GuardValue, ...] = ()
+    """Each guard with its estimate and interval; empty: written by an earlier version."""
+    warning: str = ""
+    """What was wrong with the held-out prompts; empty: nothing."""
 
     def __post_init__(self) -> None:
         """Freeze the mappings."""
@@ -128,8 +152,8 @@ class Evidence:
 
 
 def evidence_to_dict(evidence: Evidence) -> dict[str, Any]:
-    """Plain JSON form; without votes there is no such field."""
-    plain = {name: getattr(evidence, name) for name in Evidence.__dataclass_fields__ if name != "votes"}
+    """Plain JSON form; what is empty of ``OPTIONAL`` is left out."""
+    plain = {name: getattr(evidence, name) for name in Evidence.__dataclass_fields__ if name not in OPTIONAL}
     intervals = {name: _interval_to_dict(plain[name]) for name in ("gain", "stg_gain", "cfg_gain")}
     return {
         **plain,
@@ -140,6 +164,8 @@ def evidence_to_dict(evidence: Evidence) -> dict[str, Any]:
         "guards": dict(evidence.guards),
         "versions": dict(evidence.versions),
         **({"votes": [asdict(item) for item in evidence.votes]} if evidence.votes else {}),
+        **({"guard_values": [asdict(item) for item in evidence.guard_values]} if evidence.guard_values else {}),
+        **({"warning": evidence.warning} if evidence.warning else {}),
     }
 
 
@@ -149,7 +175,10 @@ def evidence_from_dict(data: Mapping[str, Any]) -> Evidence:
     scorers = tuple(ScorerGain(**{**item, "gain": GainInterval(**item["gain"])}) for item in data["scorers"])
     specs = {name: GuidanceSpec.from_dict(data[name]) for name in ("baseline", "best_cfg")}
     votes = tuple(VoteCount(**item) for item in data.get("votes", ()))
-    return Evidence(**{**data, **intervals, **specs, "scorers": scorers, "votes": votes})
+    guards = tuple(
+        GuardValue(**{**item, "value": GainInterval(**item["value"])}) for item in data.get("guard_values", ())
+    )
+    return Evidence(**{**data, **intervals, **specs, "scorers": scorers, "votes": votes, "guard_values": guards})
 
 
 def _interval_to_dict(interval: GainInterval | None) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from stg_tune.report.facts import history_facts
-from stg_tune.report.words import UNIT, describe, interval, net_of, places, plural, standing
+from stg_tune.report.words import UNIT, describe, judged, judgement, net_of, places, plural, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,9 @@ def answers(findings: Findings) -> tuple[Answer, ...]:
         Answer("Which layers?", *_which_layers(findings, tuned)),
         Answer("How much better?", f"{gain.mean:+.2f} {UNIT}", net_of(findings.price) or _how_much(gain)),
         Answer(
-            "How sure?", f"{100 * gain.level:.3g} % interval [{gain.low:+.2f}, {gain.high:+.2f}]", _how_sure(findings)
+            "How sure?",
+            f"{judgement(gain)}: {100 * gain.level:.3g} % interval [{gain.low:+.2f}, {gain.high:+.2f}]",
+            _how_sure(findings),
         ),
         Answer("Whose doing?", _whose(findings, tuned), " ".join(_parts(findings))),
         Answer("At what cost?", _how_costly(findings), _spent(findings)),
@@ -49,7 +51,8 @@ def _which_layers(findings: Findings, tuned: GuidanceSpec) -> tuple[str, str]:
 
 def _whose(findings: Findings, tuned: GuidanceSpec) -> str:
     if not findings.improved:
-        return "nobody's: no gain is proved"
+        gained = findings.tuned_gain is not None and findings.tuned_gain.low > 0
+        return "it gains, but a guard is not kept" if gained else "nobody's: no gain is proved"
     if not places(tuned):
         return "retuned CFG alone"
     part = findings.stg_gain
@@ -59,17 +62,19 @@ def _whose(findings: Findings, tuned: GuidanceSpec) -> str:
 def _parts(findings: Findings) -> Iterator[str]:
     """The gains behind the verdict, always apart."""
     if findings.stg_gain is not None:
-        yield f"Skipping over the best CFG: {interval(findings.stg_gain)}."
+        yield f"Skipping over the best CFG: {judged(findings.stg_gain)}."
     if findings.cfg_gain is not None and findings.cfg is not None:
-        yield f"CFG alone ({describe(findings.cfg)}) over the default: {interval(findings.cfg_gain)}."
+        yield f"CFG alone ({describe(findings.cfg)}) over the default: {judged(findings.cfg_gain)}."
     for arm in findings.arms:
         if arm.name.startswith("published"):
-            yield f"{arm.name.capitalize()}: {interval(arm.gain)}."
+            yield f"{arm.name.capitalize()}: {judged(arm.gain)}."
 
 
 def _how_used(findings: Findings) -> tuple[str, str]:
-    if findings.preset is None:
+    if not findings.improved:
         return "keep the default", f"{describe(findings.default)}. Nothing was proved better, so there is no preset."
+    if findings.preset is None:
+        return "stg-tune resume DIR", "The preset is not in the folder of the run; this writes it again."
     others = f", and commands for {plural(len(findings.exports), 'other tool')}" if findings.exports else ""
     return 'stg_tune.guided(pipe, "preset.json")', f"Code and preset to copy{others} are in the section How to use it."
 
@@ -90,6 +95,8 @@ def _how_much(gain: Gain) -> str:
         return f"An average tuned video scores better than about {standing(gain)} of the default's videos."
     if gain.high < 0:
         return f"It is a loss: an average video scores better than only about {standing(gain)} of the default's."
+    if gain.conclusion == "equivalent":
+        return f"Zero is inside the interval, which stays within ±{gain.margin:g}: no difference that matters."
     return "Zero is inside the interval: this may be no gain at all."
 
 

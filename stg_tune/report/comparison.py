@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 
 from stg_tune.report.canvas import GREEN, SERIES, SYMBOLS, errors, framed, zero_line
 from stg_tune.report.facts import verdict
-from stg_tune.report.markup import plot, section, table
+from stg_tune.report.markup import anchor, plot, section, table
 from stg_tune.report.page import assemble, write_page
-from stg_tune.report.words import UNIT, describe, interval, judgement, plural
+from stg_tune.report.words import UNIT, describe, judged, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,9 +50,11 @@ def render_comparison(runs: Sequence[Findings]) -> str:
     """The page as text; everything that comes from outside is escaped."""
     names = run_names(runs)
     parts = {"Verdicts": _verdicts(names, runs)}
-    for op in dict.fromkeys(layer.op for run in runs for layer in run.layers):
+    for number, op in enumerate(dict.fromkeys(layer.op for run in runs for layer in run.layers), start=1):
         lines = tuple(line for line in depth_lines(names, runs) if line.op == op)
-        parts[op.capitalize()] = _depth_section(op, lines)
+        taken = anchor(op) in map(anchor, parts)
+        word = f"{op.capitalize()} {number}" if taken else op.capitalize()
+        parts[word] = _depth_section(op, word, lines)
     return assemble(f"Comparison of {plural(len(runs), 'run')}", parts)
 
 
@@ -108,13 +110,13 @@ def depth_figure(lines: Sequence[DepthLine]) -> go.Figure:
     return framed(figure, height=460)
 
 
-def _depth_section(op: str, lines: Sequence[DepthLine]) -> str:
+def _depth_section(op: str, word: str, lines: Sequence[DepthLine]) -> str:
     note = (
         "Screens of single layers, each over the same setting of its model without the skip, in standard deviations of "
         "that model's default. Bars are one standard error; rings mark the layers of the tuned setting."
     )
-    drawn = plot(f"depth-{op}", depth_figure(lines), f"Gain against relative depth for {op}")
-    return section(f"Score against relative depth: {op}", op.lower(), drawn, note=note)
+    drawn = plot(f"depth-{word}", depth_figure(lines), f"Gain against relative depth for {op}")
+    return section(f"Score against relative depth: {op}", word, drawn, note=note)
 
 
 def _verdicts(names: Sequence[str], runs: Sequence[Findings]) -> str:
@@ -135,7 +137,7 @@ def _verdicts(names: Sequence[str], runs: Sequence[Findings]) -> str:
 
 
 def _gain(gain: Gain | None) -> str:
-    return "-" if gain is None else f"{interval(gain)}, {judgement(gain)}"
+    return "-" if gain is None else judged(gain)
 
 
 def _chosen(run: Findings, stack: str, op: str) -> tuple[int, ...]:

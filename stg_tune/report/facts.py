@@ -169,7 +169,7 @@ def term_facts(findings: Findings) -> tuple[TermPoint, ...]:
 
 
 def scorer_rows(findings: Findings) -> tuple[ScorerRow, ...]:
-    """Each scorer with a judgement: better, worse, or not told apart."""
+    """Each scorer with a judgement, in its own unit: better, worse, or not told apart."""
     return tuple(
         ScorerRow(item.name, item.unit, item.weight, item.baseline, item.tuned, item.gain, judgement(item.gain))
         for item in findings.scorers
@@ -187,11 +187,13 @@ def _sentences(findings: Findings) -> Iterator[str]:
     if gain is None or findings.tuned is None:
         yield "No setting was found that could race against the default."
         return
+    if findings.reason:
+        yield f"{findings.reason[0].upper()}{findings.reason[1:]}."
     yield (
         f"Against the default ({describe(findings.default)}) the tuned setting gains {interval(gain)} {UNIT} on "
         f"{gain.pairs} held-out pairs ({100 * gain.level:.3g} % interval){doubt(gain)}."
     )
-    if findings.price:
+    if findings.price and not findings.reason:  # a reason says it
         yield net_of(findings.price)
     yield f"The tuned setting is: {describe(findings.tuned)}{_cost(findings.cost)}."
     if findings.broken:
@@ -203,6 +205,8 @@ def _sentences(findings: Findings) -> Iterator[str]:
     if findings.stg_gain is not None:
         yield f"STG's own part, over the retuned CFG, is {interval(findings.stg_gain)}{doubt(findings.stg_gain)}."
     yield from (_published_part(arm.name, arm.gain) for arm in findings.arms if arm.name.startswith("published"))
+    if findings.published_note:
+        yield findings.published_note
 
 
 def _cfg_part(findings: Findings) -> str:

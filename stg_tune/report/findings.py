@@ -26,6 +26,10 @@ class Gain:
     """Number of (prompt, seed) pairs behind it."""
     level: float = 0.95
     """Two-sided confidence level, 0 to 1."""
+    conclusion: str = ""
+    """``better``, ``worse``, ``equivalent``, ``no worse``, ``undecided``; empty in a scorer's own unit: not asked."""
+    margin: float = 0.0
+    """What counts as no difference in ``conclusion``, in the unit of the gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +252,12 @@ class Findings:
     """The preset's JSON."""
     provenance: Mapping[str, str]
     """What was run, with which versions and weights, in reading order."""
+    reason: str = ""
+    """The verdict in one sentence, without a capital and a full stop; empty before there is one."""
     published: Mapping[str, GuidanceSpec] = field(default_factory=dict)
-    """Name -> setting that somebody published for this model."""
+    """Name -> setting that somebody published for this model, or for a sibling of it, carried over."""
+    published_note: str = ""
+    """What there is to know where nothing was published for a model with just these blocks."""
     arms: tuple[Arm, ...] = ()
     """Settings against the default, scorer by scorer."""
     prompts: tuple[PairGain, ...] = ()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING
 
 from stg_tune.report import facts, figures
 from stg_tune.report.markup import number, plot, section, table
-from stg_tune.report.words import interval, judgement, net_of, own_interval
+from stg_tune.report.words import interval, judged, judgement, net_of, own_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,8 @@ def gain_section(findings: Findings) -> str:
         parts.append(_guards(findings.guards))
     if findings.arms:
         parts.append(_arms(findings.arms))
+    if findings.published_note:
+        parts.append(f"<p>{html.escape(findings.published_note)}</p>")
     return section("Where the gain comes from", "gain", *parts, note=note)
 
 
@@ -70,7 +73,7 @@ def _measured(item: Guard) -> str:
 def _arms(arms: Sequence[Arm]) -> str:
     names = dict.fromkeys(name for arm in arms for name in arm.scorers)
     heads = ("against the default", *(arm.name for arm in arms))
-    rows = [("all together", *(f"{interval(arm.gain)}, {judgement(arm.gain)}" for arm in arms))]
+    rows = [("all together", *(judged(arm.gain) for arm in arms))]
     for name in names:
         known = (arm.scorers.get(name) for arm in arms)
         rows.append((name, *(f"{own_interval(gain)}, {judgement(gain)}" if gain else "-" for gain in known)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,27 +13,33 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+def anchor(text: str) -> str:
+    """Letters, digits and hyphens of a text, small: fit for an ``id`` and for an address, whatever the text holds."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "part"
+
+
 def section(title: str, name: str, *parts: str, note: str = "", kind: str = "") -> str:
-    """A part of the page that the navigation can lead to; ``parts`` are markup already."""
+    """A part of the page that the navigation can lead to by ``anchor(name)``; ``parts`` are markup already."""
     words = f"<p>{html.escape(note)}</p>" if note else ""
     style = f' class="{kind}"' if kind else ""
-    return f'<section id="{name}"{style}><h2>{html.escape(title)}</h2>{words}{"".join(parts)}</section>'
+    return f'<section id="{anchor(name)}"{style}><h2>{html.escape(title)}</h2>{words}{"".join(parts)}</section>'
 
 
 def plot(name: str, figure: go.Figure, label: str) -> str:
     """A figure that the script of the page draws when it comes into sight.
 
     Args:
-        name: Unique on the page.
+        name: Its ``anchor`` is unique on the page.
         figure: The figure.
         label: What it shows, for those who cannot see it.
     """
+    place = f"figure-{anchor(name)}"
     height = int(figure.layout.height or 360)
     # "<" as an escape: the text of a script element ends at the first "</script", wherever that comes from
     data = (figure.to_json() or "{}").replace("<", "\\u003c")
     return (
-        f'<div class="figure" role="img" aria-label="{html.escape(label)}" data-figure="figure-{name}" '
-        f'style="min-height:{height}px"></div><script type="application/json" id="figure-{name}">{data}</script>'
+        f'<div class="figure" role="img" aria-label="{html.escape(label)}" data-figure="{place}" '
+        f'style="min-height:{height}px"></div><script type="application/json" id="{place}">{data}</script>'
     )
 
 
@@ -55,9 +62,9 @@ def code(name: str, text: str, *, label: str = "") -> str:
     """Text to copy, with a button that does it."""
     title = f"<span>{html.escape(label)}</span>" if label else ""
     return (
-        f'<div class="code">{title}<button type="button" class="copy" data-copy="{name}" '
+        f'<div class="code">{title}<button type="button" class="copy" data-copy="{anchor(name)}" '
         f'aria-label="copy {html.escape(label or "this text")}">copy</button>'
-        f'<pre id="{name}" tabindex="0">{html.escape(text)}</pre></div>'
+        f'<pre id="{anchor(name)}" tabindex="0">{html.escape(text)}</pre></div>'
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from plotly.offline import get_plotlyjs
 
 from stg_tune.errors import StgTuneError
+from stg_tune.report.markup import anchor
 from stg_tune.report.player import Beside, Embedded
 from stg_tune.report.sections import clips_section, sections
 
@@ -95,7 +96,7 @@ def assemble(title: str, parts: dict[str, str]) -> str:
 
     Args:
         title: Of the page.
-        parts: Word of the navigation -> section, whose ``id`` is that word in small letters.
+        parts: Word of the navigation -> section, whose ``id`` is the ``anchor`` of that word.
     """
     plotly, script = get_plotlyjs(), "".join(map(_asset, ("page.js", "player.js")))
     # by hash: a script that slipped through the escaping would still not run
@@ -126,7 +127,7 @@ def write_page(page: str, target: Path) -> Path:
 
 
 def _links(names: Iterable[str]) -> str:
-    return "".join(f'<a href="#{name.lower()}">{html.escape(name)}</a>' for name in names)
+    return "".join(f'<a href="#{anchor(name)}">{html.escape(name)}</a>' for name in names)
 
 
 def _asset(name: str) -> str:

@@ -26,10 +26,10 @@ with stg_tune.guided(pipe, "preset.json"):
 
 def usage_section(findings: Findings) -> str:
     """The preset with its code and commands; without a preset, what to do instead; empty while the run goes on."""
-    if findings.preset is not None:
-        return _with_preset(findings, findings.preset)
     if not findings.finished:
         return ""
+    if findings.improved:
+        return _with_preset(findings, findings.preset) if findings.preset is not None else _without_file(findings)
     note = (
         f"There is no preset, because nothing was proved better than the default: keep {describe(findings.default)}. "
         "More pairs or a larger budget may show a gain that was too small to be seen; the same run can be extended."
@@ -53,6 +53,12 @@ def _with_preset(findings: Findings, preset: Mapping[str, Any]) -> str:
         parts.append("<p>No other tool that stg-tune writes for can skip layers of this model: use it from Python.</p>")
     parts.append(fold("The preset itself", _download(text), code("preset", text, label="preset.json")))
     return section("How to use it", "use", *parts, note=note)
+
+
+def _without_file(findings: Findings) -> str:
+    setting = f"The setting is: {describe(findings.tuned)}. " if findings.tuned else ""
+    note = f"{setting}Its preset.json is not in the folder of the run; this writes it again:"
+    return section("How to use it", "use", code("again", "stg-tune resume DIR"), note=note)
 
 
 def _with_loras(findings: Findings) -> str:

@@ -51,17 +51,35 @@ def own_interval(gain: Gain) -> str:
 
 
 def judgement(gain: Gain) -> str:
-    """``better``, ``worse`` or ``not told apart``."""
+    """What a gain says: ``better``, ``worse``, ``equivalent within ±0.2``, ``not told apart`` ..."""
+    if gain.conclusion:
+        return _CONCLUSIONS[gain.conclusion].format(margin=gain.margin)
     if gain.low > 0:
         return "better"
     return "worse" if gain.high < 0 else "not told apart"
+
+
+def judged(gain: Gain) -> str:
+    """``+0.42 [+0.10, +0.74], better``."""
+    return f"{interval(gain)}, {judgement(gain)}"
+
+
+_CONCLUSIONS = {
+    "better": "better",
+    "worse": "worse",
+    "equivalent": "equivalent within ±{margin:g}",
+    "no worse": "no worse by more than {margin:g}, not shown to be better",
+    "undecided": "undecided",
+}
 
 
 def doubt(gain: Gain) -> str:
     """What to add to a gain that does not speak for itself."""
     if gain.low > 0:
         return ""
-    return ": the videos get worse" if gain.high < 0 else ", not told apart from zero"
+    if gain.high < 0:
+        return ": the videos get worse"
+    return f": {judgement(gain)}" if gain.conclusion else ", not told apart from zero"
 
 
 def standing(gain: Gain) -> str:

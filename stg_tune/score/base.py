@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -26,6 +27,8 @@ LEAST_CHANGE = 1 / 512
 """Half an 8-bit grey level: frames that differ less are the same frame, a frame that varies less shows nothing."""
 OVERSHOOT = 1e-3
 """How far rounding may leave [0, 1]."""
+CHUNK_BYTES = 2**26
+"""Frames that are computed with at a time where nothing needs all of them: copies of a long video would not fit."""
 
 
 @runtime_checkable
@@ -89,10 +92,10 @@ class View:
         return self.once(("levels", height, width, mode), lambda: self._resized_levels(height, width, mode))
 
     def _resized_levels(self, height: int, width: int, mode: str) -> Tensor:
-        levels = (self.frames * 255).round()
         if self.frames.shape[-2:] == (height, width):
-            return levels
-        return F.interpolate(levels, (height, width), mode=mode, align_corners=False)
+            return (self.frames * 255).round()
+        parts = ((part * 255).round() for part in in_chunks(self.frames))
+        return torch.cat([F.interpolate(part, (height, width), mode=mode, align_corners=False) for part in parts])
 
     def sample(self, count: int | None) -> View:
         """A view of ``count`` evenly spaced frames, first and last included; all of them when there are not more."""
@@ -104,6 +107,13 @@ class View:
         return self._samples[count]
 
 
+def in_chunks(frames: Frames01) -> tuple[Tensor, ...]:
+    """The frames in parts of at most ``CHUNK_BYTES``, of one frame at least; a short or small video is one part."""
+    each = frames[0].numel() * frames.element_size()
+    parts: tuple[Tensor, ...] = frames.split(max(1, CHUNK_BYTES // each))
+    return parts
+
+
 def scored(kind: ScoreKind, value: float) -> Score:
     """A score with a number; a number that is not finite is "could not score"."""
     if value != value or value in (float("inf"), float("-inf")):
@@ -113,16 +123,24 @@ def scored(kind: ScoreKind, value: float) -> Score:
 
 def why_unscorable(frames: Frames01, requires: Requirement) -> str:
     """The reason why ``frames`` have not what a measure ``requires``; empty when they have."""
-    if not bool(torch.isfinite(frames).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in in_chunks(frames)):
         return "the video contains NaN or infinity"
-    flat = frames.flatten(2)
-    if float((flat.amax(-1) - flat.amin(-1)).max()) < LEAST_CHANGE:
+    if all(_is_flat(part) for part in in_chunks(frames)):
         return "every frame is one flat colour (black or constant)"
     if requires != "picture" and len(frames) < 2:
         return "the video has one frame; this score compares frames"
-    if requires == "motion" and float((frames[1:] - frames[:-1]).abs().max()) < LEAST_CHANGE:
+    if requires == "motion" and not any(_differ(*pair) for pair in pairwise(frames)):
         return "the video is frozen: no pixel changes between frames"
     return ""
+
+
+def _is_flat(frames: Tensor) -> bool:
+    flat = frames.flatten(2)
+    return float((flat.amax(-1) - flat.amin(-1)).max()) < LEAST_CHANGE
+
+
+def _differ(before: Tensor, after: Tensor) -> bool:
+    return float((after - before).abs().max()) >= LEAST_CHANGE
 
 
 def check_batch(videos: Videos01, prompts: Sequence[str]) -> None:
@@ -135,6 +153,12 @@ def check_batch(videos: Videos01, prompts: Sequence[str]) -> None:
         raise StgTuneError(f"videos to score must be floating point in [0, 1], got {videos.dtype}: divide uint8 by 255")
     if len(prompts) != len(videos):
         raise StgTuneError(f"{len(videos)} videos but {len(prompts)} prompts to score: give one prompt a video")
-    low, high = (float(end) for end in videos.nan_to_num(0.5, 0.5, 0.5).aminmax()) if videos.numel() else (0.0, 1.0)
+    ends = [_ends(part) for video in videos for part in in_chunks(video)]
+    low, high = min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=1.0)
     if low < -OVERSHOOT or high > 1 + OVERSHOOT:
         raise StgTuneError(f"videos to score must lie in [0, 1], got values from {low:.4g} to {high:.4g}")
+
+
+def _ends(frames: Tensor) -> tuple[float, float]:
+    low, high = frames.nan_to_num(0.5, 0.5, 0.5).aminmax()
+    return float(low), float(high)

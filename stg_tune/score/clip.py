@@ -92,6 +92,11 @@ class ClipTowers:
         clip, batch = self.clip, self._batch
         return ClipTowers(clip, self._tokenize, self._preprocess, stride=self.stride, frames=frames, batch=batch)
 
+    def frames_seen(self, frames: int) -> int:
+        """How many of a video's frames are looked at."""
+        count = len(range(0, frames, self.stride))
+        return min(count, self._frames or count)
+
     def images(self, view: View) -> Tensor:
         """Unit-length features of the frames that are looked at, float32 (frames, dim)."""
         return view.once((id(self), "features"), lambda: self._images(view))
@@ -146,6 +151,10 @@ class Aesthetic:
         points = self._towers.images(view) @ self._weight + self._bias
         return scored(self.kind, float(points.mean()) / 10)
 
+    def frames_seen(self, frames: int) -> int:
+        """How many of a video's frames count."""
+        return self._towers.frames_seen(frames)
+
 
 class TemporalHead(nn.Module):
     """Adds what changes over time to the mean of the frame features.
@@ -198,3 +207,7 @@ class Alignment:
         features = self._towers.images(view)
         video = features.mean(0) if self._head is None else self._head(features)
         return scored(self.kind, float(F.cosine_similarity(video, self._towers.text(prompt), dim=0)))
+
+    def frames_seen(self, frames: int) -> int:
+        """How many of a video's frames count."""
+        return self._towers.frames_seen(frames)

@@ -38,6 +38,16 @@ class CompositeScorer:
         """What is measured."""
         return tuple(measure.kind for measure in self.measures)
 
+    def frames_seen(self, frames: int) -> dict[str, int]:
+        """Name -> how many of a video's frames count; a measure that has no ``frames_seen`` looks at all of them."""
+        asked = {measure.kind.name: getattr(measure, "frames_seen", None) for measure in self.measures}
+        return {name: seen(frames) if seen else frames for name, seen in asked.items()}
+
+    def at(self, fps: float) -> CompositeScorer:
+        """The same networks for videos of another frame rate: measures that have ``at`` are asked for another one."""
+        moved = [measure.at(fps) if hasattr(measure, "at") else measure for measure in self.measures]
+        return CompositeScorer(moved, device=self.device)
+
     @torch.inference_mode()
     def __call__(self, videos: Videos01, prompts: Sequence[str]) -> list[dict[str, Score]]:
         """One dict a video, name -> score; wrong shape, dtype or range raises ``StgTuneError``."""
@@ -47,7 +57,7 @@ class CompositeScorer:
     def _score_one(self, video: Tensor, prompt: str) -> dict[str, Score]:
         frames = video.to(self.device, torch.float32)
         # clamping would make an ordinary 1 of infinity
-        frames = torch.where(frames.isinf(), torch.nan, frames).clamp(0, 1).contiguous()
+        frames = torch.where(frames.isinf(), torch.nan, frames).clamp_(0, 1).contiguous()
         view = View(frames)
         reasons: dict[Requirement, str] = {}
         return {measure.kind.name: _ask(measure, view, prompt, reasons) for measure in self.measures}

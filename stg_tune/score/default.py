@@ -27,6 +27,7 @@ def default_scorers(
     frames: int | None = FEWER_FRAMES,
     fps: float = 8.0,
     weights: Path | None = None,
+    offer: str = "",
 ) -> CompositeScorer:
     """Scorers with published weights, for videos of any model; missing files are downloaded.
 
@@ -38,6 +39,8 @@ def default_scorers(
             VBench does.
         fps: frames a second of the videos; only ``dynamic_degree`` asks.
         weights: local folder with the files; ``None``: of ``STG_TUNE_WEIGHTS``, else the usual caches.
+        offer: what works without files, for the message when some cannot be had; empty: options of ``stg-tune score``
+            and ``stg-tune evaluate``.
 
     Raises:
         NotReachableError: files are neither on this machine nor reachable; the message names them and what works
@@ -46,23 +49,25 @@ def default_scorers(
     """
     clip = FAST_CLIP if fast else EXACT_CLIP
     library = Library(weights)
-    fetch_for(names, clip, library)
+    fetch_for(names, clip, library, offer=offer or offer_of_scorers())
     parts = Parts(library, Placement.automatic(device), clip=clip, frames=frames, fps=fps)
     return build(names, parts)
 
 
-def fetch_for(names: Sequence[str], clip: str, library: Library) -> None:
-    """Have all files of some scorers, or raise ``NotReachableError`` with the scorers that need none."""
+def offer_of_scorers() -> str:
+    """The scorers that need no files, as an option."""
+    return f"Scorers that need no files: --scorers {','.join(offline())}"
+
+
+def fetch_for(names: Sequence[str], clip: str, library: Library, *, offer: str) -> None:
+    """Have all files of some scorers, or raise ``NotReachableError`` with an offer of what needs none."""
     absent = library.missing(files_of(names, clip))
     if not absent:
         return
     try:
         library.fetch(absent)
     except NotReachableError as error:
-        raise NotReachableError(
-            f"{error}\nScorers that need no files: --scorers {','.join(offline())}; those of the embedded models: "
-            "--scorers embedded."
-        ) from error
+        raise NotReachableError(f"{error}\n{offer}.") from error
 
 
 def build(names: Sequence[str], parts: Parts) -> CompositeScorer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from stg_tune.errors import StgTuneError
+from stg_tune.score.locks import alone_with
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -90,15 +91,18 @@ def from_hub(source: HubFile) -> Path:
 def from_web(source: WebFile, *, size: int | None) -> Path:
     """Download to torch's cache; what an earlier try left behind is kept and continued.
 
+    Where another process is at the same file, its download is waited for and taken.
+
     Args:
         source: The address.
         size: Bytes, where known; a longer answer is refused before it fills the disk.
     """
     target = web_cache() / unquote(Path(urlsplit(source.address).path).name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    _append(_mirrored(source.address), part, limit=size or MOST_BYTES)
-    part.replace(target)
+    with alone_with(target):
+        if not target.is_file():
+            part = target.with_name(f"{target.name}.part")
+            _append(_mirrored(source.address), part, limit=size or MOST_BYTES)
+            part.replace(target)
     return target
 
 

@@ -34,7 +34,6 @@ class TemporalFlickering:
 
 def mean_change(frames: Tensor) -> Tensor:
     """Scalar, 0 to 1: mean absolute difference of consecutive 8-bit frames (frames, 3, height, width)."""
-    levels = (frames * 255).round()
     # frame by frame: a difference of whole videos would take as much memory as both
-    changes = [(after - before).abs().mean() for before, after in pairwise(levels)]
-    return sum(changes, start=levels.new_zeros(())) / len(changes) / 255
+    changes = [(after - before).abs().mean() for before, after in pairwise((frame * 255).round() for frame in frames)]
+    return sum(changes, start=frames.new_zeros(())) / len(changes) / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ LEAST_SIDE = 128
 """Pixels that both sides must have for RAFT."""
 SAMPLED_FPS = 8.0
 """VBench looks at about so many frames a second."""
+MOST_PAIR_BYTES = 2**32
+"""Memory that one pair of frames may take in the network, on every machine: 1280x720 takes 1.7 GB, 1920x1080 7.4 GB."""
 FASTEST_SHARE = 0.05
 """VBench judges a pair by the mean of this share of its greatest displacements."""
 
@@ -51,6 +54,23 @@ def padding(frames: Tensor) -> tuple[int, int, int, int]:
     return right // 2, right - right // 2, below // 2, below - below // 2
 
 
+def pair_bytes(height: int, width: int) -> int:
+    """Memory for one pair: the similarity of all places with all places, its smaller copies, and the features."""
+    places = math.ceil(height / 8) * math.ceil(width / 8)
+    return places**2 * 6 + places * 64 * 512
+
+
+def too_large(height: int, width: int) -> str:
+    """Why the network cannot take frames of this size; empty: it can."""
+    needed = pair_bytes(height, width)
+    if needed <= MOST_PAIR_BYTES:
+        return ""
+    return (
+        f"a pair of {width}x{height} frames needs about {needed / 1e9:.1f} GB in the network, more than the "
+        f"{MOST_PAIR_BYTES / 1e9:.1f} GB that it may take"
+    )
+
+
 def magnitudes(flow: Flow, frames: Tensor, placement: Placement) -> Tensor:
     """Length of the displacement from every frame to the next, (frames - 1, padded height, padded width), in pixels.
 
@@ -59,12 +79,12 @@ def magnitudes(flow: Flow, frames: Tensor, placement: Placement) -> Tensor:
         frames: (frames, 3, height, width) in [0, 1]; edges are repeated up to multiples of 8.
         placement: bounds the memory: the correlation of all places with all places grows with the fourth power of size.
     """
-    inputs = F.pad(2 * frames - 1, padding(frames), mode="replicate")
-    places = inputs.shape[-2] * inputs.shape[-1] / 64
-    batch = placement.batch(places**2 * 6 + places * 64 * 512)
-    pairs = zip(inputs[:-1].split(batch), inputs[1:].split(batch), strict=True)
-    lengths: Tensor = torch.linalg.vector_norm(torch.cat([flow(before, after) for before, after in pairs]), dim=1)
-    return lengths
+    batch, lengths = placement.batch(pair_bytes(*frames.shape[-2:])), []
+    for start in range(0, len(frames) - 1, batch):
+        part = frames[start : start + batch + 1]
+        inputs = F.pad(2 * part - 1, padding(part), mode="replicate")
+        lengths.append(torch.linalg.vector_norm(flow(inputs[:-1], inputs[1:]), dim=1))
+    return torch.cat(lengths)
 
 
 class OpticalFlow:
@@ -93,7 +113,11 @@ class OpticalFlow:
         """The score; the prompt is not used."""
         height, width = view.frames.shape[-2:]
         scale = SHORT_SIDE / min(height, width)
-        frames = view.resized(round(height * scale), round(width * scale))
+        size = round(height * scale), round(width * scale)
+        reason = too_large(*size)
+        if reason:
+            return Score(kind=self.kind, value=None, reason=f"optical_flow: {reason}")
+        frames = view.resized(*size)
         lengths = magnitudes(self._flow, frames, self._placement)
         left, _, above, _ = padding(frames)
         inner = lengths[:, above : above + frames.shape[-2], left : left + frames.shape[-1]]
@@ -118,7 +142,8 @@ class DynamicDegree:
     requires: Requirement = "two frames"
 
     def __init__(self, flow: Flow, placement: Placement, *, fps: float, weights: str) -> None:
-        self._flow, self._placement, self._fps = flow, placement, fps
+        self._flow, self._placement = flow, placement
+        self._step = max(1, round(fps / SAMPLED_FPS))
         self.kind = ScoreKind(
             name="dynamic_degree",
             direction="maximize",
@@ -130,16 +155,28 @@ class DynamicDegree:
 
     def __call__(self, view: View, prompt: str) -> Score:
         """The score; the prompt is not used."""
-        frames = view.frames[:: max(1, round(self._fps / SAMPLED_FPS))]
+        frames = view.frames[:: self._step]
         side = min(frames.shape[-2:])
         if side < LEAST_SIDE or len(frames) < 2:
             reason = (
                 f"needs {LEAST_SIDE} pixels on both sides and two frames at 8 a second, has {side} and {len(frames)}"
             )
             return Score(kind=self.kind, value=None, reason=f"dynamic_degree {reason}")
+        reason = too_large(*frames.shape[-2:])
+        if reason:
+            advice = "VBench's number is that of the full size; optical_flow shrinks frames first"
+            return Score(kind=self.kind, value=None, reason=f"dynamic_degree: {reason}. {advice}")
         speeds = fastest(magnitudes(self._flow, frames, self._placement))
         threshold = 6.0 * side / 256
         return scored(self.kind, float(int((speeds > threshold).sum()) >= round(len(frames) / 4)))
+
+    def frames_seen(self, frames: int) -> int:
+        """How many of a video's frames count."""
+        return len(range(0, frames, self._step))
+
+    def at(self, fps: float) -> DynamicDegree:
+        """The same network for videos of another frame rate."""
+        return DynamicDegree(self._flow, self._placement, fps=fps, weights=self.kind.weights)
 
 
 def fastest(lengths: Tensor) -> Tensor:

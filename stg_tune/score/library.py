@@ -51,13 +51,13 @@ class Standing:
 
 
 class Library:
-    """Finds each file in the local folder, else in the usual caches, else downloads it there.
+    """Finds each file in the local folders, else in the usual caches, else downloads it there.
 
     The caches are the hub's (``HF_HOME``) for files of the hub and torch's (``TORCH_HOME``) for all others, so that
     copies which other programs have downloaded are found. ``HF_HUB_OFFLINE`` forbids downloads of both kinds.
 
     Args:
-        folder: Local folder; ``None``: of the environment variable ``STG_TUNE_WEIGHTS``, if set.
+        folder: Local folder that comes before the one which the environment variable ``STG_TUNE_WEIGHTS`` names.
         files: The records.
         pins: Where checksums of first use are kept; ``None``: beside the hub's cache.
     """
@@ -70,7 +70,7 @@ class Library:
         pins: Pins | None = None,
     ) -> None:
         named = os.environ.get(FOLDER_VARIABLE)
-        self.folder = folder.expanduser() if folder else Path(named).expanduser() if named else None
+        self.folders = tuple(Path(one).expanduser() for one in (folder, named) if one)
         self.files = files
         self._pins = pins or Pins(downloads.hub_home() / "stg-tune" / "pins.json")
 
@@ -81,11 +81,12 @@ class Library:
     def find(self, name: str) -> Path | None:
         """Where the file lies, not verified; ``None`` when it is not on this machine. No network."""
         wanted = self.record(name)
-        local = self.folder / wanted.file if self.folder else None
-        if local is not None and local.is_file():
-            return local
-        found = _cached(wanted)
-        return found if found is not None and found.is_file() else None
+        places = [*(folder / wanted.file for folder in self.folders), _cached(wanted)]
+        return next((place for place in places if place is not None and place.is_file()), None)
+
+    def pinned(self, name: str) -> str | None:
+        """The checksum that was kept at first use, if the publisher states none and the file was used here."""
+        return self._pins.of(self.record(name).name) or None
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Those of ``names`` that are not on this machine."""
@@ -145,8 +146,8 @@ class Library:
         return (
             f"weights of scorers are missing ({reason}).\nNeeded:\n{lines}\n"
             f"With a connection, type: stg-tune weights fetch {' '.join(names)} (a download goes on where it stopped). "
-            f"Without one, save the files under these names in one folder and type --weights DIR (or set "
-            f"{FOLDER_VARIABLE}=DIR)."
+            f"Without one, save the files under these names in one folder and set {FOLDER_VARIABLE}=DIR (or give "
+            "--weights DIR to score, search, compare, evaluate or weights)."
         )
 
     def _download(self, wanted: PublishedFile) -> None:
@@ -163,7 +164,7 @@ class Library:
         try:
             self._verified(wanted, path)
         except StgTuneError:
-            path.resolve().unlink()
+            path.resolve().unlink(missing_ok=True)  # another process may have found out, too
             raise
 
     def _verified(self, wanted: PublishedFile, path: Path) -> Verified:

@@ -98,21 +98,33 @@ class AlexTrunk(nn.Module):
 def consecutive_distances(metric: lpips.LPIPS, frames: Tensor, batch: int | None = None) -> Tensor:
     """LPIPS of every frame to the next, (frames - 1,); equal to ``metric(frames[:-1], frames[1:], normalize=True)``.
 
-    Calling the metric would run its trunk on every inner frame twice; here the trunk sees each frame once, or, with a
-    ``batch``, the one frame that two batches share twice.
+    Calling the metric would run its trunk on every inner frame twice; here the trunk sees each frame once.
 
     Args:
         metric: any ``lpips.LPIPS`` of version 0.1 with linear heads.
         frames: (frames, 3, height, width) in [0, 1].
-        batch: distances that are computed at a time; ``None``: all.
+        batch: frames that go through the trunk at a time; ``None``: all.
     """
-    if batch is not None and len(frames) - 1 > batch:
-        starts = range(0, len(frames) - 1, batch)
-        return torch.cat([consecutive_distances(metric, frames[start : start + batch + 1]) for start in starts])
+    distances: list[Tensor] = []
+    before: list[Tensor] = []
+    for part in frames.split(batch or len(frames)):
+        units = _units(metric, part)
+        if before:
+            units = [torch.cat(both) for both in zip(before, units, strict=True)]
+        distances.append(_distances(metric, units))
+        before = [unit[-1:] for unit in units]
+    return torch.cat(distances)
+
+
+def _units(metric: lpips.LPIPS, frames: Tensor) -> list[Tensor]:
+    """Features of unit length of each stage."""
     scaled = metric.scaling_layer(2 * frames - 1).contiguous(memory_format=torch.channels_last)
-    total = frames.new_zeros(len(frames) - 1)
-    for features, head in zip(metric.net(scaled), metric.lins, strict=True):
-        unit = lpips.normalize_tensor(features)
+    return [lpips.normalize_tensor(features) for features in metric.net(scaled)]
+
+
+def _distances(metric: lpips.LPIPS, units: Sequence[Tensor]) -> Tensor:
+    total = units[0].new_zeros(len(units[0]) - 1)
+    for unit, head in zip(units, metric.lins, strict=True):
         total = total + lpips.spatial_average(head((unit[:-1] - unit[1:]) ** 2))[:, 0, 0, 0]
     return total
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stg_tune.documents import read_limited, write_atomic
 from stg_tune.errors import StgTuneError
+from stg_tune.score.locks import alone_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,11 +32,14 @@ class Pins:
         return self._read().get(name, "")
 
     def keep(self, name: str, sha256: str) -> None:
-        """Pin; what is pinned already stays."""
-        pins = self._read()
-        if name not in pins:
-            content = {"schema": SCHEMA, "sha256": {**pins, name: sha256}}
-            write_atomic(self.path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+        """Pin; what is pinned already stays, and what another process pins meanwhile is not lost."""
+        if name in self._read():  # a cache that can only be read is enough
+            return
+        with alone_with(self.path):
+            pins = self._read()
+            if name not in pins:
+                content = {"schema": SCHEMA, "sha256": {**pins, name: sha256}}
+                write_atomic(self.path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def _read(self) -> dict[str, str]:
         if not self.path.is_file():

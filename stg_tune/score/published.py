@@ -38,6 +38,8 @@ class WebFile:
 
     address: str
     """``https://...``."""
+    revision: str = ""
+    """Commit hash, where the address holds one; empty: the file's name says which one it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,24 +73,23 @@ class PublishedFile:
     """False: some right is missing or not clear, so that nothing loads it unless it is asked for by name."""
     size: int | None = None
     """Bytes, where known."""
+    about: int | None = None
+    """Bytes as the publisher states them, rounded; where ``size`` is not known."""
     sha256: str = ""
     """64 hex digits; fewer are the first ones (publishers put them into file names); empty: pinned at first use."""
     checksum_from: str = "pinned at first use"
     """Where the checksum comes from."""
 
     @property
-    def checksum(self) -> str:
-        """For tables and messages."""
-        if not self.sha256:
-            return "unknown until first fetch, then pinned"
-        return self.sha256 if len(self.sha256) == 64 else f"{self.sha256}... (the rest is pinned at first use)"
+    def stated(self) -> str | None:
+        """The whole checksum, where it is known before the file is there."""
+        return self.sha256 if len(self.sha256) == 64 else None
 
 
-_LAION = "https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/6d122adad522ab246644d9dc1c6d7a3810ee255f"
-_LAION_V2 = (
-    "https://raw.githubusercontent.com/christophschuhmann/improved-aesthetic-predictor/"
-    "6934dd81792f086e613a121dbce43082cb8be85e"
-)
+_LAION_COMMIT = "6d122adad522ab246644d9dc1c6d7a3810ee255f"
+_LAION = f"https://raw.githubusercontent.com/LAION-AI/aesthetic-predictor/{_LAION_COMMIT}"
+_LAION_V2_COMMIT = "6934dd81792f086e613a121dbce43082cb8be85e"
+_LAION_V2 = f"https://raw.githubusercontent.com/christophschuhmann/improved-aesthetic-predictor/{_LAION_V2_COMMIT}"
 _TORCHVISION = "https://download.pytorch.org/models"
 _OPENAI = "MIT (OpenAI's CLIP repository)"
 _BSD = "BSD-3-Clause (torchvision)"
@@ -113,7 +114,7 @@ FILES: tuple[PublishedFile, ...] = (
     PublishedFile(
         name="laion-aesthetic-v1-vit-l-14",
         file="sa_0_4_vit_l_14_linear.pth",
-        source=WebFile(address=f"{_LAION}/sa_0_4_vit_l_14_linear.pth"),
+        source=WebFile(address=f"{_LAION}/sa_0_4_vit_l_14_linear.pth", revision=_LAION_COMMIT),
         licence="MIT (LAION-AI/aesthetic-predictor)",
         commercial=True,
         size=4071,
@@ -123,7 +124,7 @@ FILES: tuple[PublishedFile, ...] = (
     PublishedFile(
         name="laion-aesthetic-v1-vit-b-32",
         file="sa_0_4_vit_b_32_linear.pth",
-        source=WebFile(address=f"{_LAION}/sa_0_4_vit_b_32_linear.pth"),
+        source=WebFile(address=f"{_LAION}/sa_0_4_vit_b_32_linear.pth", revision=_LAION_COMMIT),
         licence="MIT (LAION-AI/aesthetic-predictor)",
         commercial=True,
         size=3047,
@@ -133,7 +134,7 @@ FILES: tuple[PublishedFile, ...] = (
     PublishedFile(
         name="laion-aesthetic-v2-vit-l-14",
         file="sac+logos+ava1-l14-linearMSE.pth",
-        source=WebFile(address=f"{_LAION_V2}/sac%2Blogos%2Bava1-l14-linearMSE.pth"),
+        source=WebFile(address=f"{_LAION_V2}/sac%2Blogos%2Bava1-l14-linearMSE.pth", revision=_LAION_V2_COMMIT),
         licence="Apache-2.0 (christophschuhmann/improved-aesthetic-predictor)",
         commercial=True,
         size=3_714_759,
@@ -166,6 +167,7 @@ FILES: tuple[PublishedFile, ...] = (
         source=WebFile(address=f"{_TORCHVISION}/raft_small_C_T_V2-01064c6d.pth"),
         licence=_BSD,
         commercial=True,
+        about=round(3.821 * 2**20),
         sha256="01064c6dba73b0fc9fc8edf772248560a00a3acfd62ac6677e9eeebad9680e27",
         checksum_from=f"stated by one project that pins it; {_FILE_NAME}",
     ),
@@ -175,6 +177,7 @@ FILES: tuple[PublishedFile, ...] = (
         source=WebFile(address=f"{_TORCHVISION}/raft_large_C_T_V1-22a6c225.pth"),
         licence=f"{_BSD}; a port of raft-things.pth (princeton-vl/RAFT, BSD-3-Clause)",
         commercial=True,
+        about=round(20.129 * 2**20),
         sha256="22a6c225",
         checksum_from=_FILE_NAME,
     ),

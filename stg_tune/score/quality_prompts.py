@@ -56,3 +56,7 @@ class PromptQuality:
         anchors = torch.stack([self._towers.text(sentence) for pair in self._opposites for sentence in pair])
         cosines = (features @ anchors.T).view(len(features), len(self._opposites), 2)
         return scored(self.kind, float((LOGIT_SCALE * cosines).softmax(-1)[..., 0].mean()))
+
+    def frames_seen(self, frames: int) -> int:
+        """How many of a video's frames count."""
+        return self._towers.frames_seen(frames)

@@ -55,6 +55,11 @@ class Recipe:
             )
         return tuple(name.format(clip=clip) for name in self.files)
 
+    @property
+    def uses_clip(self) -> bool:
+        """Whether its number depends on which CLIP is in use, as far as its files say."""
+        return any("{clip}" in name for name in self.files)
+
     def load(self) -> Callable[[Parts], Measure]:
         """Import the function that builds it.
 
@@ -147,6 +152,9 @@ DEFAULT = (
 )
 """What is measured unless the user says otherwise: all of it permissive, one pass of CLIP and one of AlexNet."""
 
+EMBEDDED = ("aesthetic", "alignment", "temporal_lpips", "imaging_quality", "motion", "saturation")
+"""What ``embedded_scorers`` measures, by networks of its own."""
+
 
 def recipes() -> dict[str, Recipe]:
     """Name -> recipe, the package's own first; a third party cannot replace one of them.
@@ -171,11 +179,17 @@ def recipe(name: str) -> Recipe:
     known = recipes()
     if name in known:
         return known[name]
-    if name == "motion_smoothness":
-        raise StgTuneError(NO_MOTION_SMOOTHNESS)
+    if name in unavailable():
+        raise StgTuneError(unavailable()[name])
     close = get_close_matches(name, known, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise StgTuneError(f"unknown scorer {name!r}: {hint}Known: {', '.join(known)}")
+
+
+def unavailable() -> dict[str, str]:
+    """Name -> why VBench's score is not here; a package may bring it."""
+    absent = {"motion_smoothness": NO_MOTION_SMOOTHNESS}
+    return {name: reason for name, reason in absent.items() if name not in recipes()}
 
 
 def files_of(names: Sequence[str], clip: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stg_tune.records import Score, ScoreKind
-from stg_tune.score.base import Requirement, View, scored
+from stg_tune.score.base import Requirement, View, in_chunks, scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +39,13 @@ class Saturation:
 
     def __call__(self, view: View, prompt: str) -> Score:
         """The score; the prompt is not used."""
-        excess = (chroma(view.frames) - self._natural_chroma).clamp_min(0).mean()
-        return scored(self.kind, float(clipped_share(view.frames) + excess))
+        parts = in_chunks(view.frames)
+        if len(parts) == 1:
+            return scored(self.kind, float(self._of(view.frames)))
+        return scored(self.kind, sum(float(self._of(part)) * len(part) for part in parts) / len(view.frames))
+
+    def _of(self, frames: Tensor) -> Tensor:
+        return clipped_share(frames) + (chroma(frames) - self._natural_chroma).clamp_min(0).mean()
 
 
 def chroma(frames: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a search believes of settings after what it has measured: gain, and whether the guards hold.
 
 One process learns the gain, one each the violation of a guard. Pairs differ, and settings see different numbers of
-them, so what all settings gain on a pair is estimated and taken off first.
+them, so what all settings gain, or break, on a pair is estimated and taken off first.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from stg_tune.search.objective import FAILED_PAIRS
+from stg_tune.search.statistics import standard_error
 from stg_tune.search.surrogate import MEDIANS, Observations, Surrogate, fit
 
 if TYPE_CHECKING:
@@ -34,10 +35,14 @@ FLOOR = -1.0
 """Gains below this count by their logarithm: how bad a bad setting is does not matter."""
 PAIR_VARIANCE = 0.15
 """Prior variance of what all settings gain on a pair."""
+PAIR_PART = 0.4
+"""The same of what they break of a guard there, in parts of the variance that the pairs of one setting have."""
 FAILURES = 0.05
 """Expected share of failed pairs that still counts as none."""
+LEAST_SURE = 0.2
+"""Probability of keeping all guards below which a setting cannot lead."""
 SURE = 0.8
-"""Probability of keeping all guards from which on a setting may lead."""
+"""The same for a strict belief, which asks for nothing more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +62,13 @@ class _Guard:
     surrogate: Surrogate
     unit: float
     baseline: float
+    doubt: float
+    """Standard error, over pairs, of what all settings have in common."""
 
     def keeps(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         mean, deviation = self.surrogate(features)
-        return np.asarray(ndtr(-(mean * self.unit + self.baseline) / (deviation * self.unit)), dtype=np.float64)
+        error = np.hypot(deviation * self.unit, self.doubt)
+        return np.asarray(ndtr(-(mean * self.unit + self.baseline) / error), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +81,8 @@ class Belief:
     """What it was learnt from, without the baseline."""
     _gain: Surrogate
     _guards: tuple[_Guard, ...]
+    strict: bool = False
+    """Rank by expected gain alone those that keep the guards with ``SURE``, as runs of ``SearchPlan.rules`` 1 do."""
 
     def __call__(self, specs: Sequence[GuidanceSpec]) -> Outlook:
         """What is expected of ``specs``."""
@@ -84,7 +94,7 @@ class Belief:
         return Outlook(gain=gain, deviation=deviation, keeps=keeps)
 
     def leader(self) -> tuple[Measurement, float] | None:
-        """The measured setting of greatest expected gain among those that surely enough keep the guards, and its gain.
+        """The first of ``ranking``, and its expected gain.
 
         Returns:
             ``None`` when there is none that is expected to be better than the baseline.
@@ -93,10 +103,16 @@ class Belief:
 
     @cached_property
     def ranking(self) -> list[tuple[Measurement, float]]:
-        """The measured settings that surely enough keep the guards, with what is expected of them, best first."""
+        """The measured settings with what they are expected to gain, best first.
+
+        A gain counts by the probability that the guards are kept: on the few pairs of a search, guards are too noisy to
+        pass over for good whoever looks as if one were broken. Choice and verdict see more pairs.
+        """
         found = self([item.spec for item in self.measured])
-        able = [(item, float(found.gain[at])) for at, item in enumerate(self.measured) if found.keeps[at] >= SURE]
-        return sorted(able, key=lambda pair: -pair[1])
+        least = SURE if self.strict else LEAST_SURE
+        weight = np.where((found.gain > 0) & (not self.strict), found.keeps, 1.0)
+        order = sorted(range(len(self.measured)), key=lambda at: -found.gain[at] * weight[at])
+        return [(self.measured[at], float(found.gain[at])) for at in order if found.keeps[at] >= least]
 
 
 class Learner:
@@ -105,10 +121,11 @@ class Learner:
     Args:
         features: Of settings.
         baseline: The model's default, whose gain is 0.
+        strict: Of the beliefs.
     """
 
-    def __init__(self, features: Features, baseline: Measurement) -> None:
-        self._features, self._baseline = features, baseline
+    def __init__(self, features: Features, baseline: Measurement, *, strict: bool = False) -> None:
+        self._features, self._baseline, self._strict = features, baseline, strict
         self._numbers: dict[bytes, NDArray[np.float64]] = {}
 
     def learn(self, measured: Sequence[Measurement]) -> Belief:
@@ -123,12 +140,13 @@ class Learner:
         pairs = np.array([math.inf, *(len(item.deltas) for item in known)])
         gain = self._gains(known, rows, pairs)
         guards = [self._guard(name, known, rows, pairs) for name in _told_apart(self._baseline, known)]
-        return Belief(features=self._features, measured=known, _gain=gain, _guards=tuple(guards))
+        return Belief(features=self._features, measured=known, _gain=gain, _guards=tuple(guards), strict=self._strict)
 
     def _gains(self, known: Sequence[Measurement], rows: NDArray[np.float64], pairs: NDArray[np.float64]) -> Surrogate:
         """Learn twice: first as if all pairs were alike, then with what each of them gives to everybody taken off."""
         first = self._process(Observations(features=rows, values=_column(known, {}), pairs=pairs))
-        luck = _luck(known, first(rows[1:])[0], first.noise)
+        shrink = first.noise**2 / PAIR_VARIANCE
+        luck = _luck([item.deltas for item in known], first(rows[1:])[0], shrink)
         seen = Observations(features=rows, values=_column(known, luck), pairs=pairs)
         return Surrogate(seen=seen, likeness=first.likeness, numbers=first.numbers)
 
@@ -139,7 +157,18 @@ class Learner:
         values = np.array([0.0, *(item.violations[name] - start for item in known)])
         unit = float(values[: fitted_at(len(values)) or None].std()) or float(values.std())
         surrogate = self._process(Observations(features=rows, values=values / unit, pairs=pairs))
-        return _Guard(surrogate=surrogate, unit=unit, baseline=start - (FAILURES if name == FAILED_PAIRS else 0.0))
+        parts = [] if self._strict else [item.breaches.get(name, {}) for item in known]
+        if any(parts):
+            luck = _luck(parts, surrogate(rows[1:])[0] * unit, 1 / PAIR_PART)
+            values[1:] -= [_mean_luck(part, luck) for part in parts]
+            seen = Observations(features=rows, values=values / unit, pairs=pairs)
+            surrogate = Surrogate(seen=seen, likeness=surrogate.likeness, numbers=surrogate.numbers)
+        return _Guard(
+            surrogate=surrogate,
+            unit=unit,
+            baseline=start - (FAILURES if name == FAILED_PAIRS else 0.0),
+            doubt=_common_doubt(parts),
+        )
 
     def _process(self, seen: Observations) -> Surrogate:
         """Fitted numbers are kept by what they were fitted to: a resumed run must come to the same ones."""
@@ -164,17 +193,39 @@ def _most_telling(known: Sequence[Measurement]) -> tuple[Measurement, ...]:
 
 def _column(known: Sequence[Measurement], luck: Mapping[str, float]) -> NDArray[np.float64]:
     """Gains of the baseline and of all others, what their pairs give to everybody taken off."""
-    lucky = [math.fsum(luck.get(key, 0.0) for key in item.deltas) / len(item.deltas) for item in known]
+    lucky = [_mean_luck(item.deltas, luck) for item in known]
     return np.array([0.0, *(_bounded(item.mean - part) for item, part in zip(known, lucky, strict=True))])
 
 
-def _luck(known: Sequence[Measurement], expected: NDArray[np.float64], noise: float) -> Mapping[str, float]:
-    """Pair key -> what all settings gain there beyond what is expected of them, shrunk towards 0."""
+def _luck(parts: Sequence[Mapping[str, float]], expected: NDArray[np.float64], shrink: float) -> Mapping[str, float]:
+    """Pair key -> what all settings have there beyond what is expected of them, shrunk towards 0.
+
+    Args:
+        parts: For each setting, pair key -> what it has there.
+        expected: For each setting, what is expected of it.
+        shrink: Variance of the noise of a pair over that of what all settings have in common there.
+    """
     beyond: dict[str, list[float]] = {}
-    for item, gain in zip(known, expected, strict=True):
-        for key, delta in item.deltas.items():
-            beyond.setdefault(key, []).append(delta - float(gain))
-    return {key: math.fsum(values) / (len(values) + noise**2 / PAIR_VARIANCE) for key, values in beyond.items()}
+    for part, value in zip(parts, expected, strict=True):
+        for key, found in part.items():
+            beyond.setdefault(key, []).append(found - float(value))
+    return {key: math.fsum(values) / (len(values) + shrink) for key, values in beyond.items()}
+
+
+def _mean_luck(part: Mapping[str, float], luck: Mapping[str, float]) -> float:
+    return math.fsum(luck.get(key, 0.0) for key in part) / len(part) if part else 0.0
+
+
+def _common_doubt(parts: Sequence[Mapping[str, float]]) -> float:
+    """What no number of settings averages out, because all of them see the same few pairs.
+
+    Where the default happens to move much, every setting moves less, and seems to break a guard that it keeps. The
+    median standard error of settings that saw most pairs stands for it: an upper bound, since it holds their own noise
+    too.
+    """
+    most = max(map(len, parts), default=0)
+    errors = [standard_error(list(part.values())) for part in parts if len(part) == most] if most > 1 else []
+    return float(np.median(errors)) if errors else 0.0
 
 
 def _told_apart(baseline: Measurement, known: Sequence[Measurement]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -32,6 +32,8 @@ class Measurement:
     """Pair key -> objective, in baseline standard deviations; pairs without a scored baseline are absent."""
     violations: Mapping[str, float]
     """Guard name -> by how much it is broken (``> 0`` is broken)."""
+    breaches: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Guard name -> pair key -> what the pair adds to ``violations`` over the default's."""
 
     @property
     def mean(self) -> float:
@@ -99,7 +101,9 @@ class Bench:
         """Evaluate the baseline on the search pairs and take its spread as the unit."""
         objective.check(kinds)
         rows = list(ledger.run([Task(spec=baseline, pair=pair, role="search", fidelity=fidelity) for pair in pairs]))
-        return cls(ledger, Judge.calibrate(objective, kinds, rows), fidelity)
+        judge = Judge.calibrate(objective, kinds, rows)
+        judge.refuse_unmeasured()
+        return cls(ledger, judge, fidelity)
 
     def know_baseline(self, baseline: GuidanceSpec, pairs: Sequence[Pair], role: Role) -> None:
         """Evaluate the baseline on more pairs, so that they can be compared."""
@@ -111,6 +115,10 @@ class Bench:
         rows = list(self.ledger.run(self._tasks(specs, pairs, role)))
         step = len(pairs)
         return [self.judged(spec, rows[at * step : (at + 1) * step]) for at, spec in enumerate(specs)]
+
+    def measure_twice(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair]) -> None:
+        """Evaluate on search pairs, and again where there are several workers: what they say must be the same."""
+        self.ledger.run_twice(self._tasks(specs, pairs, "search"))
 
     def follow(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> Generator[Evaluation, None, None]:
         """Evaluate one configuration pair by pair; closing the generator stops it."""
@@ -128,6 +136,7 @@ class Bench:
             rows=tuple(rows),
             deltas={key: delta for key, delta in deltas.items() if delta is not None},
             violations=self.judge.violations(rows),
+            breaches=self.judge.breaches(rows),
         )
 
     def _tasks(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair], role: Role) -> list[Task]:

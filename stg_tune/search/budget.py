@@ -15,7 +15,8 @@ CONFIRM_PAIRS = 100
 """Held-out pairs an arm at the budget ``small``: a true gain of 0.3 standard deviations of the paired difference is
 then claimed in 5 of 6 runs (docs/statistics.md)."""
 ARMS = 3
-"""Settings compared at the end: the default, the best CFG-only setting, the winner."""
+"""Settings compared at the end, at most: the default, the best CFG-only setting, the winner. Where the default is the
+best CFG-only setting, the search gets the evaluations of the third."""
 STG_COST = 1.4
 """Time of an evaluation with guidance terms over one of the baseline; used only to turn hours into evaluations."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stg_tune.records import GuidanceSpec, Pair
+    from stg_tune.search.belief import Learner
     from stg_tune.search.bench import Bench, Measurement
     from stg_tune.search.ranges import Range
     from stg_tune.search.space import SearchSpace
@@ -32,15 +33,22 @@ class CfgLine:
     points: tuple[Measurement, ...]
     """Every CFG-only setting that was tried, the baseline first; in-sample."""
     best: GuidanceSpec
-    """The best of them on the search pairs; the baseline when nothing beats it."""
+    """The best of them on the search pairs; the baseline when nothing is expected to beat it."""
 
 
 def run_cfg_line(
-    bench: Bench, space: SearchSpace, baseline: GuidanceSpec, pairs: Sequence[Pair], budget: int
+    bench: Bench,
+    space: SearchSpace,
+    baseline: GuidanceSpec,
+    pairs: Sequence[Pair],
+    budget: int,
+    learner: Learner | None = None,
 ) -> CfgLine:
     """Search CFG scale and rescale coarse to fine: a grid, the midpoints beside its best, rescale, a final.
 
-    The final, on all pairs, holds the best point and the top of a parabola through all points.
+    The final, on all pairs, holds the best point and the top of a parabola through all points. It is decided by what is
+    to be expected after all points, the baseline's gain being 0 for certain: the best mean of a handful of pairs is
+    mostly luck, and a bad CFG scale would spoil all that is tried on top of it.
 
     Args:
         bench: Measures.
@@ -48,16 +56,18 @@ def run_cfg_line(
         baseline: The model's default; it is measured already and takes part for nothing.
         pairs: All search pairs; the rounds before the last use the first half.
         budget: Most evaluations.
+        learner: Says what is to be expected; ``None``: the means decide, as in runs of ``SearchPlan.rules`` 1.
     """
     few = pairs[: max(len(pairs) // 2, 2)]
     known = {baseline.hash(): bench.measure([baseline], pairs)[0]}
-    begun = bench.ledger.spent
+    begun, kept = bench.ledger.spent, len(pairs) - len(few) if learner else 0
 
     def measure(specs: Iterable[GuidanceSpec], on: Sequence[Pair]) -> None:
+        room = budget - (kept if on == few else 0)  # so that a final is always possible
         for spec in specs:
             if spec.hash() in known and len(known[spec.hash()].rows) >= len(on):
                 continue
-            if bench.ledger.spent - begun + bench.missing([spec], on) <= budget:
+            if bench.ledger.spent - begun + bench.missing([spec], on) <= room:
                 known[spec.hash()] = bench.measure([spec], on)[0]
 
     measure(_grid(space.cfg_scale), few)
@@ -68,8 +78,19 @@ def run_cfg_line(
     smooth = _smoothed(list(known.values()), space.cfg_scale, rescale_of(ranked[0].spec))
     measure([*smooth, *(point.spec for point in ranked[:FINALS])][:FINALS], pairs)
     finals = [point for point in known.values() if len(point.rows) == len(pairs)]
-    best = max(finals, key=lambda point: (point.feasible, point.mean))
+    if learner is None:
+        best = max(finals, key=lambda point: (point.feasible, point.mean))
+    else:
+        worth = _expected(learner, known[baseline.hash()], list(known.values()))
+        best = max(finals, key=lambda point: (point.feasible, worth[point.config]))
     return CfgLine(points=tuple(known.values()), best=best.spec)
+
+
+def _expected(learner: Learner, baseline: Measurement, points: Sequence[Measurement]) -> dict[str, float]:
+    """Setting -> expected gain over the baseline."""
+    belief = learner.learn([point for point in points if point.config != baseline.config])
+    gains = belief([point.spec for point in points]).gain.tolist()
+    return {point.config: gain for point, gain in zip(points, gains, strict=True)} | {baseline.config: 0.0}
 
 
 def _best(bench: Bench, known: dict[str, Measurement], pairs: Sequence[Pair]) -> GuidanceSpec:

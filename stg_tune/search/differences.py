@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stg_tune.search.objective import positive
+from stg_tune.search.objective import UNMEASURED, positive
 from stg_tune.search.statistics import Interval, one_sided, paired_interval
 
 if TYPE_CHECKING:
@@ -34,15 +35,23 @@ class GuardEvidence:
     limit: float
     """The least (``at_most_fraction``: the greatest) ``value`` that is allowed."""
     value: Interval
-    """The mean over the default's mean or, for ``drop_at_most_sd``, the gain in baseline standard deviations.
+    """The mean over the default's mean or, for ``drop_at_most_sd``, the gain in baseline standard deviations; not a
+    number, without ends, when the default has no score to hold it against.
 
     Each end by itself holds with ``1 - (1 - value.level) / 2``, which is 95 % in a run with one look."""
     why: str
     """The reason for the guard, for people."""
 
     @property
+    def measured(self) -> bool:
+        """Whether any pair can be compared; what cannot be measured is not proved."""
+        return self.value.pairs > 0
+
+    @property
     def reach(self) -> float:
         """How far the interval reaches over the limit; ``> 0``: it is not proved that the guard holds."""
+        if not self.measured:
+            return UNMEASURED
         return self.value.high - self.limit if self.rule == "at_most_fraction" else self.limit - self.value.low
 
     @property
@@ -54,6 +63,11 @@ class GuardEvidence:
     def broken(self) -> bool:
         """Even the estimate is on the other side."""
         return self.value.mean > self.limit if self.rule == "at_most_fraction" else self.value.mean < self.limit
+
+    @property
+    def surely_broken(self) -> bool:
+        """The whole interval is on the other side."""
+        return self.value.low > self.limit if self.rule == "at_most_fraction" else self.value.high < self.limit
 
 
 def gain_between(judge: Judge, one: Measurement, other: Measurement, *, level: float) -> Interval:
@@ -83,8 +97,8 @@ def gain_between(judge: Judge, one: Measurement, other: Measurement, *, level: f
     return paired_interval([value for value, _ in kept], [prompt for _, prompt in kept], level=level)
 
 
-def check_guard(judge: Judge, guard: Guard, rows: Sequence[Evaluation], *, level: float) -> GuardEvidence | None:
-    """Where a setting stands to a guard; ``None`` when no pair can be compared.
+def check_guard(judge: Judge, guard: Guard, rows: Sequence[Evaluation], *, level: float) -> GuardEvidence:
+    """Where a setting stands to a guard; without a pair that can be compared it is not proved to hold.
 
     Args:
         judge: Knows the default on these pairs.
@@ -92,19 +106,26 @@ def check_guard(judge: Judge, guard: Guard, rows: Sequence[Evaluation], *, level
         rows: The setting's evaluations.
         level: With which each end of the interval holds by itself.
     """
+    drop = guard.rule == "drop_at_most_sd"
+    return GuardEvidence(
+        name=guard.name,
+        scorer=guard.scorer,
+        rule=guard.rule,
+        limit=-guard.value if drop else guard.value,
+        value=_guarded(judge, guard, rows, one_sided(level)),
+        why=guard.why,
+    )
+
+
+def _guarded(judge: Judge, guard: Guard, rows: Sequence[Evaluation], level: float) -> Interval:
     known = judge.comparable(guard.scorer, rows)
     if not known:
-        return None
+        return Interval(mean=math.nan, low=-math.inf, high=math.inf, level=level, pairs=0, clusters=0)
     prompts = [row.pair.prompt for row in rows if row.pair.key in known]
     pairs = [known[row.pair.key] for row in rows if row.pair.key in known]
-    if guard.rule == "drop_at_most_sd":
-        values, limit = _drops(judge, guard.scorer, pairs), -guard.value
-    else:
-        values, limit = _ratios(guard, pairs), guard.value
-    interval = paired_interval(values, prompts, level=one_sided(level))
-    return GuardEvidence(
-        name=guard.name, scorer=guard.scorer, rule=guard.rule, limit=limit, value=interval, why=guard.why
-    )
+    drop = guard.rule == "drop_at_most_sd"
+    values = _drops(judge, guard.scorer, pairs) if drop else _ratios(guard, pairs)
+    return paired_interval(values, prompts, level=level)
 
 
 def _minus(mine: Mapping[str, float], other: Mapping[str, float]) -> Parts:

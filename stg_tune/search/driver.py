@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,11 +12,14 @@ from stg_tune.search.budget import Division, parse_budget
 from stg_tune.search.executor import Evaluate, Executor, Finished, InlineExecutor, Task
 from stg_tune.search.fidelity import FULL
 from stg_tune.search.fidelity_check import check_cost, pointless
+from stg_tune.search.inflight import InFlight, watched
 from stg_tune.search.lock import DriverLock
 from stg_tune.search.plan import Allowance, RunFile, SearchPlan, load_run
-from stg_tune.search.progress import Progress, Tracker, silent
+from stg_tune.search.progress import Progress, Tracker, silent, worked_before
 from stg_tune.search.session import Session, divide_plan, repeated_finalists
 from stg_tune.search.storage import EvaluationTable
+from stg_tune.search.timing import extended, is_longer
+from stg_tune.search.workers.selftest import Reference, compare
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
     from stg_tune.search.progress import Status
     from stg_tune.search.result import SearchResult
+    from stg_tune.search.storage import Row
 
 
 def run_search(
@@ -34,6 +39,7 @@ def run_search(
     executor: Executor | None = None,
     progress: Progress = silent,
     takeover: bool = False,
+    repeat: Reference | None = None,
 ) -> SearchResult:
     """Run a search, or go on with the one in ``directory``.
 
@@ -44,7 +50,8 @@ def run_search(
         storage: SQLAlchemy URL; default ``sqlite:///DIR/study.db``.
         executor: Evaluates pairs elsewhere, in place of ``evaluate``.
         progress: Told after each evaluation.
-        takeover: Ignore a lock left by another host.
+        takeover: Ignore a lock left by another host; where there is no run yet, such a lock protects nothing.
+        repeat: A row that is stored; it is evaluated again, and other scores than then are an error.
 
     Returns:
         The result; ``result.race.verdict`` says whether anything is better than the default.
@@ -56,9 +63,11 @@ def run_search(
     if executor is None:
         if evaluate is None:
             raise StgTuneError("run_search needs evaluate or executor")
-        executor = InlineExecutor(evaluate)
-    with DriverLock(directory, takeover=takeover):
-        run = _open_run(plan, directory, storage)
+        executor = InlineExecutor(watched(evaluate, InFlight(directory)))
+    with DriverLock(directory, takeover=takeover or not (directory / "run.json").exists()):
+        run = _open_run(plan, directory, storage, executor.slots)
+        if repeat is not None:
+            check_repeats(executor, repeat)
         return _drive(run, directory, executor, progress)
 
 
@@ -108,7 +117,8 @@ def _drive(run: RunFile, directory: Path, executor: Executor, progress: Progress
     session = Session(run, executor, tracker, directory=directory)
     try:
         result = session.run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # the latter is Ray's answer to SIGTERM
+        signal.alarm(0)  # by which Ray would abort the process before the stop is a clean one
         _note(tracker, "interrupted", "stopped by the user; resume goes on")
         raise
     except Exception as error:
@@ -120,12 +130,18 @@ def _drive(run: RunFile, directory: Path, executor: Executor, progress: Progress
     return result
 
 
+def check_repeats(executor: Executor, stored: Reference) -> None:
+    """Evaluate a stored row again; raise ``StgTuneError`` when it does not come out as it was."""
+    for done in executor.run([stored.task]):
+        compare(stored, Reference(task=stored.task, evaluation=done.evaluation, worker=done.worker))
+
+
 def _note(tracker: Tracker, status: Status, message: str) -> None:
     with suppress(StgTuneError):  # a full disk must not hide what has happened
         tracker.finish(status, message)
 
 
-def _open_run(plan: SearchPlan, directory: Path, storage: str | None) -> RunFile:
+def _open_run(plan: SearchPlan, directory: Path, storage: str | None, slots: int) -> RunFile:
     url = storage or f"sqlite:///{(directory / 'study.db').resolve()}"
     if not (directory / "run.json").exists():
         table = EvaluationTable(url, plan.model)  # before run.json: a bad URL must not end up in it
@@ -142,23 +158,38 @@ def _open_run(plan: SearchPlan, directory: Path, storage: str | None) -> RunFile
         )
     if storage is not None and storage != run.storage:
         raise StgTuneError(f"the run in {directory} keeps its numbers in {run.storage}; leave out --storage")
-    return _extended(run, plan.budget, directory)
+    return _extended(run, plan.budget, directory, slots)
 
 
-def _extended(run: RunFile, budget: str, directory: Path) -> RunFile:
-    current = run.allowances[-1]
+def _extended(run: RunFile, budget: str, directory: Path, slots: int) -> RunFile:
+    """The run with a larger budget; a time is turned into evaluations by what those that are stored have taken."""
+    current, new = run.allowances[-1], _allowance(budget)
     if budget == current.budget:
         return run
-    new = _allowance(budget)
-    if new.evaluations is None or (current.evaluations or 0) >= new.evaluations:
-        raise StgTuneError(
-            f"the run in {directory} has the budget {current.budget}, {current.evaluations or 'not yet known'} "
-            "evaluations; it can be extended by a larger number of evaluations only"
-        )
-    kept = run.allowances if current.evaluations is not None else run.allowances[:-1]
+    rows = _rows(run)
+    if rows:
+        elapsed = worked_before(directory)
+        count = extended(parse_budget(budget), rows, elapsed=elapsed, slots=slots)
+        # where time ran short, fewer were made than had been planned
+        known = current.evaluations if current.search_end is None else len(rows)
+        new = replace(new, evaluations=count if known is not None else new.evaluations)
+        if known is not None and not (count > known and is_longer(parse_budget(budget), parse_budget(current.budget))):
+            raise StgTuneError(
+                f"the run in {directory} has the budget {current.budget}, {known} evaluations; it can be extended by a "
+                f"larger one only, and {budget} comes to {count}"
+            )
+    kept = run.allowances if rows and current.evaluations is not None else run.allowances[:-1]
     run = replace(run, plan=replace(run.plan, budget=budget), allowances=(*kept, new))
     run.save(directory)
     return run
+
+
+def _rows(run: RunFile) -> list[Row]:
+    table = EvaluationTable(run.storage, run.plan.model)
+    try:
+        return table.rows()
+    finally:
+        table.close()
 
 
 def _allowance(budget: str) -> Allowance:

@@ -167,7 +167,7 @@ def attempt(evaluate: Evaluate, task: Task) -> tuple[Evaluation, ...]:
     Raises:
         Exception: whatever the configuration did not cause.
     """
-    evaluate = _at(evaluate, task.fidelity)
+    evaluate = evaluator_at(evaluate, task.fidelity)
     many = getattr(evaluate, "many", None)
     if task.more and many is not None:
         try:
@@ -178,7 +178,12 @@ def attempt(evaluate: Evaluate, task: Task) -> tuple[Evaluation, ...]:
     return tuple(_attempt_one(evaluate, task.spec, pair) for pair in task.pairs)
 
 
-def _at(evaluate: Evaluate, fidelity: str) -> Evaluate:
+def evaluator_at(evaluate: Evaluate, fidelity: str) -> Evaluate:
+    """The evaluator for a fidelity.
+
+    Raises:
+        StgTuneError: It has none.
+    """
     if fidelity == FULL:
         return evaluate
     at: Callable[[str], Evaluate] | None = getattr(evaluate, "at", None)

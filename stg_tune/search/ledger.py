@@ -9,14 +9,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stg_tune.errors import StgTuneError
-from stg_tune.search.fidelity import counts_as
+from stg_tune.search.fidelity import counts_as, in_full
 from stg_tune.search.storage import EvaluationTable, Key, Row
+from stg_tune.search.workers.selftest import Reference, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from stg_tune.records import Evaluation, GuidanceSpec
     from stg_tune.search.executor import Executor, Finished, Task
+
+RECENT = 30
+"""Evaluations that tell how long one takes now."""
 
 
 class Ledger:
@@ -49,7 +53,7 @@ class Ledger:
         self._known: dict[Key, Evaluation] = {_key(row): row.evaluation for row in table.rows()}
         self._used: dict[Key, Evaluation] = {}
         self._counts: Counter[str] = Counter()
-        self._new: set[Key] = set()
+        self._new: dict[Key, str] = {}
 
     @property
     def slots(self) -> int:
@@ -65,6 +69,12 @@ class Ledger:
     def seconds(self) -> float:
         """Evaluation time behind ``spent``, summed over the workers."""
         return sum(row.seconds for row in self._used.values())
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds that one evaluation at full fidelity takes now: the mean of the latest ``RECENT`` ones."""
+        latest = list(self._used.items())[-RECENT:]
+        return sum(in_full(key[2], row.seconds) for key, row in latest) / max(len(latest), 1)
 
     @property
     def used(self) -> Sequence[Evaluation]:
@@ -83,6 +93,34 @@ class Ledger:
         with closing(self._executor.run(unknown)) as results:
             for task in tasks:
                 yield self._use(task, results)
+
+    def run_twice(self, tasks: Sequence[Task]) -> None:
+        """Evaluate single pairs, then those that were not known once more: in the other order, so as a rule by others.
+
+        With one worker there is nobody to compare with, and nothing is done twice.
+
+        Raises:
+            StgTuneError: Scores differ.
+        """
+        new = {task.key: task for task in tasks if task.key not in self._known}
+        for _ in self.run(tasks):
+            pass
+        if not new or self.slots < 2:
+            return
+        with closing(self._executor.run(reversed(new.values()))) as again:
+            for done in again:
+                if done.task.key in new:
+                    self._compare(done)
+                else:  # left behind by an earlier run
+                    self._commit(done)
+
+    def _compare(self, done: Finished) -> None:
+        """What has failed says nothing about the scores: the second time may have been the machine's fault."""
+        key = done.task.key
+        if done.evaluation.error or self._known[key].error:
+            return
+        before = Reference(task=done.task, evaluation=self._known[key], worker=self._new[key])
+        compare(before, Reference(task=done.task, evaluation=done.evaluation, worker=done.worker))
 
     def _use(self, task: Task, results: Iterator[Finished]) -> Evaluation:
         while task.key not in self._known:
@@ -105,7 +143,7 @@ class Ledger:
             self._table.add(*rows)
         for row in rows:
             self._known[_key(row)] = row.evaluation
-            self._new.add(_key(row))
+            self._new[_key(row)] = row.worker
 
     def _row(self, task: Task, evaluation: Evaluation, worker: str) -> Row:
         if (evaluation.config, evaluation.pair.key) != task.key[:2]:

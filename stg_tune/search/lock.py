@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_TAKEOVER = (
+    "this host cannot ask whether it still is. If that host, or pod, is gone, type "
+    "`stg-tune resume {folder} --takeover`; if not, stop the driver there first"
+)
+
 
 class DriverLock:
     """Holds ``DIR/driver.lock`` while a driver works; a second driver is refused with the first one's pid and host.
@@ -24,7 +29,8 @@ class DriverLock:
 
     Args:
         directory: The run folder; it is made when missing.
-        takeover: Ignore the entry of another host (its driver is known to be dead).
+        takeover: Ignore the entry of another host (its driver is known to be gone); whoever holds the kernel's lock is
+            not ignored.
 
     Raises:
         StgTuneError: Another driver works on the folder, or it cannot be written.
@@ -73,7 +79,7 @@ class DriverLock:
         owner = _owner(descriptor)
         host = socket.gethostname()
         if owner.get("host", host) != host and not self._takeover:
-            raise StgTuneError(self._refusal(owner, f"if it is dead, delete {self._path}"))
+            raise StgTuneError(self._refusal(owner, _TAKEOVER.format(folder=self._path.parent)))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": host}).encode(), 0)
 

@@ -24,6 +24,8 @@ MOST_PRICE = 100.0
 """Baseline standard deviations; a price that no gain can pay is a slip of the pen."""
 FAILED_PAIRS = "failed pairs"
 """Name of the guard that every objective has."""
+UNMEASURED = 1.0
+"""Violation of a guard that cannot be measured; how far it is broken is not known."""
 LEAST_FOR_UNIT = 10
 """Fewer pairs are not taken for a new unit."""
 
@@ -210,6 +212,31 @@ class Judge:
         broken = {guard.name: self._violation(guard, rows) for guard in self.objective.guards}
         return {**broken, FAILED_PAIRS: fmean(bool(row.error) for row in rows) if rows else 0.0}
 
+    def breaches(self, rows: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+        """Guard name -> pair key -> what the pair adds to the violation, that of the default taken off.
+
+        The mean over pairs is the violation less that of the default.
+        """
+        return {guard.name: self._breaches(guard, rows) for guard in self.objective.guards}
+
+    def _breaches(self, guard: Guard, rows: Sequence[Evaluation]) -> dict[str, float]:
+        known = self.comparable(guard.scorer, rows)
+        if guard.rule == "drop_at_most_sd" or not known:
+            sign, unit = self.sign(guard.scorer), 1.0
+        else:
+            sign = 1.0 if guard.rule == "at_least_fraction" else -1.0
+            unit = positive(guard, fmean(old for _, old in known.values()))
+        return {key: sign * (old - new) / unit for key, (new, old) in known.items()}
+
+    def refuse_unmeasured(self) -> None:
+        """Raise ``StgTuneError`` when no pair has a score of the default that a guard needs: it could not be proved."""
+        for guard in self.objective.guards:
+            if not any(guard.scorer in row.scores for row in self.baseline.values()):
+                raise StgTuneError(
+                    f"the guard {guard.name!r} cannot be measured: {guard.scorer} gave the default no score on any of "
+                    f"{len(self.baseline)} pairs; mend the scorer, or take the guard out of the search space (--space)"
+                )
+
     def _part(self, name: str, row: Evaluation, reference: Evaluation) -> float:
         if row.error or name not in row.scores:
             return -self.objective.penalty
@@ -227,10 +254,10 @@ class Judge:
 
     def _violation(self, guard: Guard, rows: Sequence[Evaluation]) -> float:
         both = self.comparable(guard.scorer, rows).values()
-        if not both:
-            return 0.0
-        if not any(guard.scorer in row.scores for row in rows):
-            return 1.0
+        if all(row.error for row in rows):
+            return 0.0  # the failed pairs are a violation of their own
+        if not both or not any(guard.scorer in row.scores for row in rows):
+            return UNMEASURED
         mean, reference = (fmean(column) for column in zip(*both, strict=True))
         if guard.rule == "drop_at_most_sd":
             return -self.sign(guard.scorer) * (mean - reference) - guard.value * self.spread[guard.scorer]

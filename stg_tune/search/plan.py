@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import random
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ LEAST_SEARCH_PAIRS = 6
 """The pruner cannot decide on fewer."""
 LEAST_HOLDOUT_PAIRS = 20
 """Fewer cannot support a verdict."""
+RULES = 2
+"""How a run comes to its verdict. 1, runs of before: choice and confirmation share prompts when there are few, a race
+stops as soon as its gain is decided, a guard that looks broken on the search pairs excludes a setting, the best mean
+decides the CFG line, and the budget is divided alike however many settings are compared at the end."""
 MAX_BYTES = 16_000_000
 _SEARCH_SHARE = 0.25
 
@@ -64,6 +68,8 @@ class SearchPlan:
     """``auto``: screen and trials are made with fewer steps where a check shows that they rank settings alike."""
     loras: Mapping[str, str] = field(default_factory=dict)
     """``lora NAME`` -> checksum and strength, of LoRAs beside the model's own weights."""
+    rules: int = RULES
+    """``RULES`` of the time when the run was begun; it ends by the same ones."""
 
     def __post_init__(self) -> None:
         """Check what can be checked before anything is spent."""
@@ -71,6 +77,8 @@ class SearchPlan:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         parse_budget(self.budget)
         one_of(self.fidelity, POLICIES, "the fidelity of a search")
+        if self.rules not in range(1, RULES + 1):
+            raise StgTuneError(f"the run was begun by a later stg-tune (rules {self.rules!r}): go on with that version")
         _check_pairs(self.search_pairs, self.holdout_pairs)
         check_depths(self.space, self.depths)
         for name, spec in {"baseline": self.baseline, **self.published}.items():
@@ -104,6 +112,7 @@ class SearchPlan:
             "versions": dict(self.versions),
             **({} if self.fidelity == "full" else {"fidelity": self.fidelity}),
             **({"loras": dict(self.loras)} if self.loras else {}),
+            **({} if self.rules == 1 else {"rules": self.rules}),
         }
 
     @classmethod
@@ -124,6 +133,7 @@ class SearchPlan:
             versions=data["versions"],
             fidelity=data.get("fidelity", "full"),
             loras=data.get("loras", {}),
+            rules=data.get("rules", 1),
         )
 
 
@@ -137,6 +147,10 @@ class Allowance:
     """What it came to; ``None`` until the baseline has been timed."""
     verdict: bool = False
     """Whether the run has given a verdict under it."""
+    search_end: int | None = None
+    """Evaluations at which the search stage ended because the time was needed afterwards; ``None``: it did not."""
+    confirm: int | None = None
+    """Held-out pairs an arm for which there was still time then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +178,7 @@ class RunFile:
         data = {
             "schema": SCHEMA,
             "storage": self.storage,
-            "allowances": [asdict(item) for item in self.allowances],
+            "allowances": [_allowance_to_dict(item) for item in self.allowances],
             "plan": self.plan.to_dict(),
         }
         write_atomic(directory / "run.json", json.dumps(data, indent=1) + "\n")
@@ -181,8 +195,11 @@ def load_run(directory: Path) -> RunFile:
     try:
         data = json.loads(text)
         if data["schema"] != SCHEMA:
-            raise StgTuneError(f"{path} has the schema {data['schema']!r}; this stg-tune reads {SCHEMA}")
-        allowances = tuple(Allowance(**item) for item in data["allowances"])
+            raise StgTuneError(
+                f"{path} has the schema {data['schema']!r}; this stg-tune reads {SCHEMA}. Nothing was changed: use the "
+                "stg-tune that wrote it, or start anew in another folder"
+            )
+        allowances = tuple(_allowance_from_dict(item, path) for item in data["allowances"])
         return RunFile(plan=SearchPlan.from_dict(data["plan"]), storage=data["storage"], allowances=allowances)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StgTuneError(
@@ -227,6 +244,18 @@ def _check_pairs(search: Sequence[Pair], holdout: Sequence[Pair]) -> None:
     keys = [pair.key for pair in (*search, *holdout)]
     if len(set(keys)) != len(keys):
         raise StgTuneError("a (prompt, seed) pair is listed twice: search and held-out pairs must all differ")
+
+
+def _allowance_to_dict(allowance: Allowance) -> dict[str, Any]:
+    late = {"search_end", "confirm"}  # left out where they say nothing: run files from before them stay the same
+    return {name: value for name, value in asdict(allowance).items() if value is not None or name not in late}
+
+
+def _allowance_from_dict(data: Mapping[str, Any], path: Path) -> Allowance:
+    unknown = sorted(data.keys() - {field.name for field in fields(Allowance)})
+    if unknown:
+        raise StgTuneError(f"{path} holds {', '.join(unknown)}, which this stg-tune does not know: use a newer one")
+    return Allowance(**data)
 
 
 def _kind_to_dict(kind: ScoreKind) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ Status = Literal["running", "interrupted", "failed", "finished"]
 
 STATE_EVERY = 2.0
 """Seconds between two writes of ``state.json``."""
+MOST_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class Tracker:
 
     def __init__(self, progress: Progress, directory: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._directory, self._clock = progress, directory, clock
+        self._opened, self._before = clock(), worked_before(directory) if directory is not None else 0.0
         self._stage: Stage = "baseline"
         self._done = self._total = self._stage_from = self._stage_total = 0
         self._best: Standing | None = None
@@ -129,6 +132,11 @@ class Tracker:
         """The session ends."""
         self._write(status, message)
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has worked, over all sessions; of one that was killed, up to its last ``state.json``."""
+        return self._before + self._clock() - self._opened
+
     def event(self) -> ProgressEvent:
         """Where the run is now."""
         return ProgressEvent(
@@ -161,8 +169,18 @@ class Tracker:
     def _write(self, status: Status, message: str) -> None:
         self._written = self._clock()
         if self._directory is not None:
-            state = {"status": status, "message": message, **event_to_dict(self.event())}
+            state = {"status": status, "message": message, "elapsed": round(self.elapsed, 3)}
+            state |= event_to_dict(self.event())
             write_atomic(self._directory / "state.json", json.dumps(state, indent=1) + "\n")
+
+
+def worked_before(directory: Path) -> float:
+    """Seconds that the sessions of a run have worked, by its ``state.json``; 0 when that is missing or torn."""
+    try:
+        elapsed = float(json.loads((directory / "state.json").read_bytes()[:MOST_BYTES])["elapsed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+    return elapsed if math.isfinite(elapsed) and elapsed > 0 else 0.0
 
 
 def event_to_dict(event: ProgressEvent) -> dict[str, Any]:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 Origin = Literal["cfg", "published", "search"]
 
 LOOKS_AT = (0.5, 0.75, 1.0)
-"""Shares of the confirmation after which the race may stop; looks before ``CONFIRM_PAIRS`` pairs are left out."""
+"""Shares of the confirmation after which a race without hope stops; looks before ``CONFIRM_PAIRS`` pairs are left
+out."""
 
 Announce = Callable[[str, Interval | None], None]
 """Called with the name of the leader and its held-out gain."""
@@ -87,6 +88,10 @@ class Track:
     """Pairs of the confirmation."""
     level: float = LEVEL
     """Joint confidence level of the intervals (above ``LEVEL`` when this is not the first verdict of the run)."""
+    warning: str = ""
+    """What is wrong with the held-out prompts, for the user."""
+    until_clear: bool = False
+    """Stop as soon as the gain is decided, as runs of ``SearchPlan.rules`` 1 do."""
 
 
 def run_race(
@@ -221,9 +226,9 @@ def _confirm(bench: Bench, arms: Arms, track: Track, announce: Callable[[Interva
         judge = bench.judge.in_units_of(pairs)
         measured = Bench(bench.ledger, judge).measure(arms.distinct(), pairs, "holdout")
         level = look_level(number, len(looks), level=track.level)
-        verdict = judge_arms(judge, arms, measured, level=level, looks=len(looks), look=number)
+        verdict = judge_arms(judge, arms, measured, level=level, looks=len(looks), look=number, warning=track.warning)
         announce(verdict.gain)
-        if verdict.clear:
+        if verdict.hopeless or (track.until_clear and verdict.clear):
             break
     return verdict
 

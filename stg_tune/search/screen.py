@@ -21,6 +21,8 @@ LEAST_PAIRS = 2
 
 SINGLES = 3
 """Best single layers that the search begins with."""
+TESTED = 2
+"""Settings of the screen that two workers evaluate, because the default does not exercise what skips."""
 
 Place = tuple[str, SkipOp, int]
 """(stack, operation, layer)."""
@@ -104,7 +106,9 @@ def run_screen(
 
     room = budget // each
     stride = 1 if len(places) <= room else -(-len(places) * 3 // (room * 2))
-    measure([place for place in places if place[2] % stride == stride // 2])
+    strided = [place for place in places if place[2] % stride == stride // 2]
+    bench.measure_twice([encoding.single(reference, *place) for place in strided[:TESTED]], few[:1])
+    measure(strided)
     while bench.ledger.spent - begun + each <= budget and len(known) < len(places):
         measure([_next_neighbour(known, places)])
     deeper = pairs[: 2 * each]

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from stg_tune.folder import RunFolder
 from stg_tune.search.belief import Belief, Learner
 from stg_tune.search.bench import Bench, Measurement
-from stg_tune.search.budget import ARMS, Division, divide, parse_budget, search_pairs_of, select_pairs
+from stg_tune.search.budget import ARMS, Division, divide, parse_budget, search_pairs_of
 from stg_tune.search.cfg_line import CfgLine, run_cfg_line
 from stg_tune.search.encoding import Encoding, Params, is_cfg_only
 from stg_tune.search.executor import Executor, Task
 from stg_tune.search.features import Features
 from stg_tune.search.fidelity import FULL, steps_at
 from stg_tune.search.fidelity_check import FidelityCheck, check_cost, pointless, run_check
+from stg_tune.search.holdout import holdout_of
 from stg_tune.search.inverse import params_of
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.race import Finalist, Race, Track, run_race
@@ -28,6 +29,7 @@ from stg_tune.search.screen import ScreenTable, run_screen, single_layers, sugge
 from stg_tune.search.statistics import LEVEL
 from stg_tune.search.storage import EvaluationTable
 from stg_tune.search.study import Trial, TrialStore, TrialStudy
+from stg_tune.search.timing import LEAST_TRIALS, Pace, confirmation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,13 +56,8 @@ def divide_plan(plan: SearchPlan, evaluations: list[int]) -> Division:
     pairs = min(search_pairs_of(evaluations[0]), len(plan.search_pairs))
     first = divide(evaluations[0], layers=layers, published=published, search_pairs=pairs)
     last = divide(evaluations[-1], layers=layers, published=published, search_pairs=pairs)
-    division = replace(first, confirm=min(last.confirm, len(plan.holdout_pairs) - _selecting(plan, first)), search=0)
+    division = replace(first, confirm=min(last.confirm, len(holdout_of(plan, first).confirm)), search=0)
     return replace(division, search=max(evaluations[-1] - division.total, 0))
-
-
-def _selecting(plan: SearchPlan, division: Division) -> int:
-    """Held-out pairs set aside for the choice among finalists."""
-    return min(select_pairs(division.select), len(plan.holdout_pairs) // 4)
 
 
 def repeated_finalists(division: Division) -> int:
@@ -71,7 +68,8 @@ def repeated_finalists(division: Division) -> int:
 def best_trials(trials: Sequence[Trial], belief: Belief) -> list[Trial]:
     """The trials with skip guidance of which most is expected and that surely enough keep the guards.
 
-    A stopped trial is taken only when no other is there, and what was measured decides when nothing is sure.
+    Where these are fewer than ``TRIAL_FINALISTS``, those that keep the guards as measured follow, by their means. A
+    stopped trial is taken only when no other is there.
     """
     stg = [trial for trial in trials if not trial.repeated and not is_cfg_only(trial.measurement.spec)]
     places = {item.config: place for place, (item, _) in enumerate(belief.ranking)}
@@ -79,7 +77,8 @@ def best_trials(trials: Sequence[Trial], belief: Belief) -> list[Trial]:
     sure.sort(key=lambda trial: (trial.pruned, places[trial.measurement.config]))
     able = [trial for trial in stg if trial.measurement.feasible]
     able.sort(key=lambda trial: (not trial.pruned, trial.measurement.mean), reverse=True)
-    ranked = sure or able
+    rest = [trial for trial in able if trial.measurement.config not in places]
+    ranked = (sure or able) if belief.strict else sure + rest
     whole = [trial for trial in ranked if not trial.pruned]
     return whole[:TRIAL_FINALISTS] or ranked[:1]
 
@@ -124,11 +123,12 @@ class Session:
         if self._directory is not None:
             self._table.claim(self._plan.fingerprint())
         evaluations = self._evaluations()
-        division = self._division = divide_plan(self._plan, evaluations)
+        division = self._division = self._in_time(divide_plan(self._plan, evaluations))
         bench = self._measure_baseline(division)
         pairs = self._pairs
         self._begin("cfg", division.cfg)
-        self._cfg_line = run_cfg_line(bench, self._plan.space, self._plan.baseline, pairs, division.cfg)
+        learner = self._learner(self._baseline) if self._plan.rules > 1 and self._baseline else None
+        self._cfg_line = run_cfg_line(bench, self._plan.space, self._plan.baseline, pairs, division.cfg, learner)
         best = self._cfg_line.best
         if best != self._plan.baseline:
             self._lead_in_sample("best CFG", bench.measure([best], pairs)[0])
@@ -165,7 +165,30 @@ class Session:
 
     @property
     def _total(self) -> int:
-        return self._run.allowances[-1].evaluations or TIMED_PAIRS
+        allowance = self._run.allowances[-1]
+        if allowance.search_end is not None and self._cfg_line is not None:
+            return allowance.search_end + self._before_confirm + self._confirming
+        return allowance.evaluations or TIMED_PAIRS
+
+    @property
+    def _before_confirm(self) -> int:
+        """Evaluations between the trials and the confirmation."""
+        assert self._division is not None
+        return self._division.select + (repeated_finalists(self._division) if self._reference else 0)
+
+    @property
+    def _confirming(self) -> int:
+        """Evaluations of the confirmation."""
+        assert self._division is not None
+        return self._arms * self._division.confirm
+
+    def _in_time(self, division: Division) -> Division:
+        """The division as it became when time ran short in the search stage, if it did."""
+        allowance = self._run.allowances[-1]
+        if allowance.search_end is None or allowance.confirm is None:
+            return division
+        earlier = division.search_pairs + division.published + division.cfg + division.screen
+        return replace(division, confirm=allowance.confirm, search=max(allowance.search_end - earlier, 0))
 
     @property
     def _pairs(self) -> tuple[Pair, ...]:
@@ -213,7 +236,7 @@ class Session:
     def _search(self, bench: Bench, screen: ScreenTable) -> None:
         division = self._division
         assert division is not None
-        end = self._total - division.select - ARMS * division.confirm
+        end = self._total - division.select - self._arms * division.confirm
         self._begin("search", max(end - self._ledger.spent, 0))
         if bench.fidelity != FULL:
             end -= repeated_finalists(division)
@@ -239,14 +262,54 @@ class Session:
         for params in starts[:replayed]:  # a run from before these were told to the sampler
             study.warm_spec(encoding.decode(params), end)
         study.believe()
-        study.run([*starts, *suggest(screen, encoding)], end)
+        self._try_out(study, [*starts, *suggest(screen, encoding)], end)
+
+    def _try_out(self, study: TrialStudy, starts: Sequence[Params], end: int) -> None:
+        """Make trials up to ``end``, or as long as the time for what follows them is not touched; where is kept."""
+        allowance, budget, division = self._run.allowances[-1], parse_budget(self._plan.budget), self._division
+        assert division is not None
+        if allowance.search_end is not None or self._directory is None:
+            study.run(starts, min(end, allowance.search_end or end))
+            return
+        after = self._before_confirm + self._confirming
+
+        def left() -> float:
+            return self._pace.affordable(budget)
+
+        def in_time(trials: int) -> bool:
+            return trials < LEAST_TRIALS or left() >= len(self._pairs) + after
+
+        if not study.run(starts, end, in_time):
+            confirm = confirmation(left(), self._before_confirm, self._arms, division.confirm)
+            self._save(self._run.with_allowance(search_end=self._ledger.spent, confirm=confirm))
+            self._division = self._in_time(division)
+
+    @property
+    def _pace(self) -> Pace:
+        ledger = self._ledger
+        each = max(ledger.seconds_each, 1e-9)
+        return Pace(elapsed=self._tracker.elapsed, worked=ledger.seconds, seconds_each=each, slots=ledger.slots)
+
+    @property
+    def _arms(self) -> int:
+        """Settings that the confirmation is paid for: one less where no CFG-only setting can beat the default.
+
+        A run that is extended may come to another winner, and has paid for the one before.
+        """
+        assert self._cfg_line is not None
+        tuned = self._cfg_line.best != self._plan.baseline or any(map(is_cfg_only, self._plan.published.values()))
+        return ARMS if tuned or self._run.looks > 1 or self._plan.rules < 2 else ARMS - 1
+
+    def _learner(self, baseline: Measurement) -> Learner:
+        features = Features(space=self._plan.space, depths=self._plan.depths)
+        return Learner(features, baseline, strict=self._plan.rules < 2)
 
     def _prior(self, bench: Bench, screen: ScreenTable) -> tuple[Learner, list[Measurement]]:
         """What learns in this search, and what the stages before have measured at the fidelity of the trials."""
         assert self._baseline is not None
         assert self._cfg_line is not None
         baseline = self._reference or self._baseline
-        learner = Learner(Features(space=self._plan.space, depths=self._plan.depths), baseline)
+        learner = self._learner(baseline)
         full = () if self._reference else (*self._cfg_line.points, *self._published.values())
         distinct = {item.config: item for item in (*full, *screen.measured)}
         return learner, [item for config, item in distinct.items() if config != baseline.config]
@@ -267,14 +330,16 @@ class Session:
     def _run_race(self, bench: Bench, best_cfg: GuidanceSpec) -> Race:
         division = self._division
         assert division is not None
-        selecting = _selecting(self._plan, division)
+        held = holdout_of(self._plan, division).first(division.confirm)
         finalists = self._finalists(bench, best_cfg)
         self._begin("select", division.select)
         track = Track(
-            select=self._plan.holdout_pairs[:selecting],
+            select=held.select,
             select_budget=division.select,
-            confirm=self._plan.holdout_pairs[selecting : selecting + division.confirm],
+            confirm=held.confirm,
             level=1 - (1 - LEVEL) / 2 ** (self._run.looks - 1),
+            warning=held.warning,
+            until_clear=self._plan.rules < 2,
         )
         return run_race(
             bench,
@@ -283,7 +348,7 @@ class Session:
             finalists,
             track,
             announce=lambda name, gain: self._tracker.leader(name, gain, held_out=True),
-            on_confirm=lambda: self._begin("confirm", ARMS * division.confirm),
+            on_confirm=lambda: self._begin("confirm", self._arms * division.confirm),
         )
 
     def _finalists(self, bench: Bench, best_cfg: GuidanceSpec) -> list[Finalist]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEVEL = 0.95
 """Confidence level of every interval that is shown."""
 INTERIM_ERROR = 0.001
-"""Two-sided error that each look before the last one may use (Haybittle 1971, Peto et al. 1976)."""
+"""Most two-sided error that each look before the last one may use (Haybittle 1971, Peto et al. 1976)."""
 MARGIN = 0.2
 """Baseline standard deviations that count as no difference: a small effect (Cohen, *Power analysis*, 1988)."""
 
@@ -121,15 +121,17 @@ def small_sample_factor(count: int) -> float:
 def look_level(look: int, looks: int, *, level: float = LEVEL) -> float:
     """Confidence level of the interval at one of several planned looks, so that all hold together with ``level``.
 
-    Each look before the last takes ``INTERIM_ERROR`` of the error, the last one the rest; the sum of all errors is
-    ``1 - level`` (Bonferroni), so an interval reported at whichever look the race stops has at least ``level``.
+    Each look before the last takes ``INTERIM_ERROR`` of the error, or its share of one half when that is less, as in
+    the later verdicts of an extended run; the last look takes the rest. The sum of all errors is ``1 - level``
+    (Bonferroni), so an interval reported at whichever look the race stops has at least ``level``.
 
     Args:
         look: Which look, 1 to ``looks``.
         looks: Planned number of looks.
         level: Joint confidence level.
     """
-    return 1 - INTERIM_ERROR if look < looks else level + INTERIM_ERROR * (looks - 1)
+    interim = min(INTERIM_ERROR, (1 - level) / (2 * looks))
+    return 1 - interim if look < looks else level + interim * (looks - 1)
 
 
 def standard_error(values: Sequence[float]) -> float:

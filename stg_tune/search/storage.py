@@ -200,8 +200,9 @@ class EvaluationTable:
     def _check_version(self) -> None:
         try:
             with self._engine.begin() as connection:
-                _METADATA.create_all(connection)
-                version = connection.execute(sa.select(sa.func.max(_SCHEMA.c.version))).scalar()
+                version = _version(connection)
+                if version in (None, SCHEMA_VERSION):
+                    _METADATA.create_all(connection)
                 if version is None:
                     connection.execute(_SCHEMA.insert().values(version=SCHEMA_VERSION))
         except SQLAlchemyError as error:
@@ -212,8 +213,17 @@ class EvaluationTable:
             age = "newer" if version > SCHEMA_VERSION else "older"
             raise StgTuneError(
                 f"the storage {_shown(self.url)} has schema version {version}, {age} than version {SCHEMA_VERSION} of "
-                f"this stg-tune; use the stg-tune that wrote it, or another --storage"
+                f"this stg-tune; its rows are untouched: use the stg-tune that wrote it, or another --storage"
             )
+
+
+def _version(connection: sa.Connection) -> int | None:
+    """Version of the tables that are there; 0: rows from before versions were noted, ``None``: nothing is there."""
+    tables = sa.inspect(connection).get_table_names()
+    if _SCHEMA.name not in tables:
+        return 0 if _EVALUATIONS.name in tables else None
+    version: int | None = connection.execute(sa.select(sa.func.max(_SCHEMA.c.version))).scalar()
+    return version
 
 
 def connect_arguments(url: str) -> dict[str, Any]:

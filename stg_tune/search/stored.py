@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from stg_tune.errors import StgTuneError
 from stg_tune.search.driver import snapshot
+from stg_tune.search.encoding import is_cfg_only
 from stg_tune.search.executor import Task
 from stg_tune.search.fidelity import FULL
 from stg_tune.search.plan import load_run
@@ -35,8 +36,13 @@ def rows_of(directory: Path) -> list[Row]:
 
 
 def first_row(directory: Path) -> Reference | None:
-    """The oldest evaluation that did not fail, to compare workers with; ``None`` when there is none yet."""
-    row = next((row for row in rows_of(directory) if not row.evaluation.error), None)
+    """An evaluation to compare workers with: the oldest with skip guidance, which contains what the default does.
+
+    Before there is one, the oldest of all; ``None`` when there is none yet. Those that failed do not count.
+    """
+    rows = [row for row in rows_of(directory) if not row.evaluation.error]
+    guided = (row for row in rows if not is_cfg_only(row.spec) and row.fidelity == FULL)
+    row = next(guided, rows[0] if rows else None)
     return _reference(row) if row else None
 
 

@@ -109,19 +109,28 @@ class TrialStudy:
             self._keep(rows, frozen.params, pruned=frozen.user_attrs["pruned"])
         return len(finished)
 
-    def run(self, warm_starts: Sequence[Params], budget_end: int) -> None:
+    def run(
+        self, warm_starts: Sequence[Params], budget_end: int, in_time: Callable[[int], bool] = lambda trials: True
+    ) -> bool:
         """Try configurations until the run has spent ``budget_end`` evaluations or nothing new is proposed.
 
         Args:
             warm_starts: Tried first, in this order.
             budget_end: A trial begins only if all of its pairs fit below this.
+            in_time: Asked before each trial, with the number of those before it, whether there is time for it.
+
+        Returns:
+            Whether it went as far as that; false: ``in_time`` has ended it.
         """
         repeats = 0
         while self._bench.ledger.spent + len(self._pairs) <= budget_end and repeats < MAX_REPEATS:
+            if not in_time(len(self.trials)):
+                return False
             number = len(self._study.get_trials(deepcopy=False))
             trial = self._ask(number, warm_starts[number] if number < len(warm_starts) else None)
             finished = self._evaluate(trial)
             repeats = repeats + 1 if finished.repeated else 0
+        return True
 
     def warm_spec(self, spec: GuidanceSpec, budget_end: int) -> None:
         """Try a setting that the numbers cannot express: a candidate, but unknown to the sampler."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from stg_tune.search.differences import GuardEvidence, check_guard, gain_between
 from stg_tune.search.encoding import is_cfg_only
+from stg_tune.search.objective import FAILED_PAIRS
 from stg_tune.search.statistics import MARGIN, Conclusion, Interval, conclude, paired_interval
 
 if TYPE_CHECKING:
@@ -98,10 +99,21 @@ class Verdict:
     """Planned looks; all intervals hold together for all of them."""
     price: float = 0.0
     """Price of denoiser work (``Objective.price``) that all gains are net of; 0: they are quality alone."""
+    warning: str = ""
+    """What is wrong with the held-out prompts, for the user; empty: nothing."""
+
+    @property
+    def hopeless(self) -> bool:
+        """No further pair can make it an improvement: the gain is below 0, a guard is broken, or a pair has failed."""
+        failed = self.violations.get(FAILED_PAIRS, 0.0) > 0
+        return failed or self.gain.high < 0 or any(guard.surely_broken for guard in self.guards)
 
     @property
     def clear(self) -> bool:
-        """Nothing more to learn: the gain is decided, and so is the part that STG has in it."""
+        """The gain is decided, and so is the part that STG has in it.
+
+        A race that stops at that states too large a gain on average, so only runs of ``SearchPlan.rules`` 1 do.
+        """
         undecided = [item for item in (self.gain, self.stg_gain) if item is not None and item.low <= 0 <= item.high]
         open_guards = [guard for guard in self.guards if not guard.holds and not guard.broken]
         return self.gain.high < 0 or not (undecided or open_guards)
@@ -126,7 +138,14 @@ class Verdict:
 
 
 def judge_arms(
-    judge: Judge, arms: Arms, measured: Sequence[Measurement], *, level: float, look: int = 1, looks: int = 1
+    judge: Judge,
+    arms: Arms,
+    measured: Sequence[Measurement],
+    *,
+    level: float,
+    look: int = 1,
+    looks: int = 1,
+    warning: str = "",
 ) -> Verdict:
     """Compare the arms on the pairs they were all measured on.
 
@@ -137,17 +156,19 @@ def judge_arms(
         level: Two-sided confidence level of every interval.
         look: Which planned look this is.
         looks: Number of planned looks.
+        warning: What is wrong with the prompts of the pairs.
     """
     by_config = {item.config: item for item in measured}
     default, winner, cfg = (by_config[spec.hash()] for spec in (arms.baseline, arms.winner, arms.best_cfg))
     stg = by_config[arms.best_stg.hash()] if arms.best_stg else None
     gain = gain_between(judge, winner, default, level=level)
-    checked = (check_guard(judge, guard, winner.rows, level=level) for guard in judge.objective.guards)
-    guards = tuple(item for item in checked if item is not None)
+    guards = tuple(check_guard(judge, guard, winner.rows, level=level) for guard in judge.objective.guards)
     violations = {**winner.violations, **{guard.name: guard.reach for guard in guards}}
     return Verdict(
         improved=gain.low > 0 and all(value <= 0 for value in violations.values()),
-        reason=_reason(gain, arms.winner, guards, winner.broken) + _net_of(judge.objective.price),
+        reason=_reason(gain, arms.winner, guards, winner.violations)
+        + _net_of(judge.objective.price)
+        + (_STOPPED if look < looks else ""),
         winner=arms.winner,
         best_cfg=arms.best_cfg,
         best_stg=arms.best_stg,
@@ -163,6 +184,7 @@ def judge_arms(
         look=look,
         looks=looks,
         price=judge.objective.price,
+        warning=warning,
     )
 
 
@@ -174,17 +196,28 @@ _DIFFERENCE = {
 }
 
 
-def _reason(gain: Interval, spec: GuidanceSpec, guards: Sequence[GuardEvidence], broken: Sequence[str]) -> str:
+def _reason(
+    gain: Interval, spec: GuidanceSpec, guards: Sequence[GuardEvidence], violations: Mapping[str, float]
+) -> str:
+    unmeasured = [guard.name for guard in guards if not guard.measured]
     unproved = [guard.name for guard in guards if not guard.holds and not guard.broken]
+    broken = [name for name, value in violations.items() if value > 0 and name not in unmeasured]
     kind = "retuned CFG alone" if is_cfg_only(spec) else "the chosen setting"
     found = conclude(gain)
     if broken:
         return f"{kind} breaks the guard {broken[0]!r}"
     if found != "better":
         return f"{kind} {_DIFFERENCE[found]}"
+    if unmeasured:
+        return (
+            f"{kind} gains, but the guard {unmeasured[0]!r} cannot be measured on held-out pairs, so nothing is proved"
+        )
     if unproved:
         return f"{kind} gains, but held-out pairs do not prove that it keeps the guard {unproved[0]!r}"
     return f"{kind} is better than the default on held-out pairs"
+
+
+_STOPPED = " (stopped early, so a loss is stated somewhat too large and a gain too large)"
 
 
 def _net_of(price: float) -> str:

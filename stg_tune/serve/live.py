@@ -11,7 +11,8 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from stg_tune.errors import StgTuneError
-from stg_tune.outcome import report
+from stg_tune.outcome import look
+from stg_tune.report import write_report
 from stg_tune.serve.state import read_state
 from stg_tune.web import Reply
 
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-WATCHED = ("run.json", "state.json", "preset.json", "study.db", "study.db-wal", "votes.json")
-"""Files of a run folder that change when there is something new. A run whose numbers are in another database is seen
-by its ``state.json``."""
+WATCHED = (
+    *("run.json", "state.json", "preset.json", "study.db", "study.db-wal", "votes.json"),
+    *("effects.json", "videos"),
+)
+"""What changes in a run folder when there is something new; a folder in it changes with each file that comes in. A run
+whose numbers are in another database is seen by its ``state.json``."""
 LEAST_WAIT = 5.0
 """Seconds between two pages, at least."""
 SHARE = 10.0
@@ -35,7 +39,8 @@ PAGE_POLICY = "frame-ancestors 'self'"
 def make_page(directory: Path, *, shrink: Callable[[Path], bytes] | None = None) -> bytes:
     """The report as it would be written now; ``shrink`` makes a smaller MP4 of a clip that would not fit."""
     with tempfile.TemporaryDirectory(prefix="stg-tune-") as folder:
-        return report(directory, Path(folder) / "report.html", shrink=shrink).read_bytes()
+        # not `outcome.report`: clips that are missing now may be on their way, which is no reason for a warning
+        return write_report(look(directory), Path(folder) / "report.html", shrink=shrink).read_bytes()
 
 
 class LivePage:

@@ -1,4 +1,4 @@
-"""What the votes say: a win rate with an interval for each question (standard library only)."""
+"""What the votes say: a win rate with an interval for each question."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Tally:
     rate: float
     """Share of wins, ties counted half; 0.5 is no preference."""
     low: float
-    """Lower end of its interval."""
+    """Lower end of its interval; about people in general, with one voter about that voter only."""
     high: float
     """Upper end."""
     level: float
@@ -55,11 +55,25 @@ class Tally:
     def words(self) -> str:
         """One sentence."""
         judgement = "preferred" if self.low > 0.5 else "the other is preferred" if self.high < 0.5 else "not told apart"
+        if self.voters == 1:
+            judgement = f"{judgement} (this voter's preference, nobody else was asked)"
         counts = f"{self.wins} for, {self.losses} against, {_count(self.ties, 'tie')}"
         return (
             f"{self.question}: {judgement}, {self.rate:.0%} [{self.low:.0%}, {self.high:.0%}] (ties count half); "
             f"{counts}; {_count(self.voters, 'voter')}, {_count(self.pairs, 'pair')}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One vote as a number."""
+
+    prompt: str
+    """What was asked for."""
+    voter: str
+    """Who."""
+    value: float
+    """1 a win, 0 a loss, 0.5 a tie."""
 
 
 def tally(votes: Sequence[Vote], a: str, b: str, *, level: float = LEVEL) -> tuple[Tally, ...]:
@@ -79,16 +93,16 @@ def tally(votes: Sequence[Vote], a: str, b: str, *, level: float = LEVEL) -> tup
 
 
 def _tally(question: str, votes: Sequence[Vote], a: str, b: str, level: float) -> Tally:
-    points = [(vote.prompt, _points(vote, b)) for vote in votes]
-    rate = fmean(value for _, value in points)
-    low, high = wilson(rate, len(points) / design_effect(points), level=level)
+    points = [Point(prompt=vote.prompt, voter=vote.voter, value=_points(vote, b)) for vote in votes]
+    rate = fmean(point.value for point in points)
+    low, high = wilson(rate, effective_votes(points, level=level), level=level)
     return Tally(
         question=question,
         a=a,
         b=b,
-        wins=sum(value == 1 for _, value in points),
-        losses=sum(value == 0 for _, value in points),
-        ties=sum(value == 0.5 for _, value in points),
+        wins=sum(point.value == 1 for point in points),
+        losses=sum(point.value == 0 for point in points),
+        ties=sum(point.value == 0.5 for point in points),
         voters=len({vote.voter for vote in votes}),
         pairs=len({vote.pair for vote in votes}),
         rate=rate,
@@ -118,15 +132,44 @@ def wilson(rate: float, trials: float, *, level: float = LEVEL) -> tuple[float, 
     return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
+def effective_votes(points: Sequence[Point], *, level: float = LEVEL) -> float:
+    """Independent votes that say as much: votes about one prompt resemble each other, and so do those of one voter.
+
+    Both come together as in Cameron, Gelbach and Miller 2011 (J. Bus. Econ. Stat. 29, 238): the variance with prompts
+    as clusters, plus the one with voters as clusters, less that of independent votes. Few prompts or voters are known
+    badly, so the number shrinks by ``(t of votes - 1 / t of clusters - 1)^2``, the smaller number of clusters counting
+    (Korn and Graubard 1998, Survey Methodology 24, 193). With one voter the statement is about that voter, and only
+    prompts are clusters.
+
+    Args:
+        points: The votes.
+        level: Two-sided confidence level of the interval.
+    """
+    parts = [[(point.prompt, point.value) for point in points]]
+    if len({point.voter for point in points}) > 1:
+        parts.append([(point.voter, point.value) for point in points])
+    effect = 1 + sum(design_effect(part) - 1 for part in parts)
+    fewest = min(len({group for group, _ in part}) for part in parts)
+    return len(points) / effect * _few(len(points), fewest, level)
+
+
+def _few(count: int, clusters: int, level: float) -> float:
+    from scipy.special import stdtrit  # here: the page is served without it
+
+    if clusters < 2:
+        return 1.0  # the worst case is in the design effect already
+    share = (1 + level) / 2
+    return float(stdtrit(count - 1, share) / stdtrit(clusters - 1, share)) ** 2
+
+
 def design_effect(points: Sequence[tuple[str, float]]) -> float:
     """By how much the votes overstate their number, because several votes about one prompt resemble each other.
 
-    The variance of the share with prompts as clusters over that of independent votes (Kish 1965, section 8.2); the
-    interval then takes the number of votes divided by it (Korn and Graubard 1998, Survey Methodology 24, 193). At least
+    The variance of the share with prompts as clusters over that of independent votes (Kish 1965, section 8.2). At least
     1; where it cannot be estimated, the worst case: every further vote about a prompt says nothing new.
 
     Args:
-        points: Prompt and outcome of each vote: 1 a win, 0 a loss, 0.5 a tie.
+        points: Prompt (or voter) and outcome of each vote: 1 a win, 0 a loss, 0.5 a tie.
     """
     groups: defaultdict[str, list[float]] = defaultdict(list)
     for prompt, value in points:

@@ -1,11 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.memory import search_in_memory
-from benchmarks.repeatability import layers_of, repeat, summarise, write
+from benchmarks.repeatability import layers_of, repeat, standard_error, summarise, write
 from benchmarks.simulated import Noise, Simulator, Terrain, plan_for
 from stg_tune.records import GuidanceSpec, Segment, SkipTerm
+from stg_tune.search.statistics import paired_interval
 
 
 def line(seed, layers, gain=0.5, improved=True):
@@ -28,8 +30,16 @@ def test_overlap_and_spread():
     assert found["operations"] == {"residual": 3, "CFG alone": 1}
     assert found["gain_range"] == [0.1, 0.6]
     assert found["gain_spread"] == pytest.approx(0.2160, abs=1e-4)
-    assert found["expected_spread"] == pytest.approx(0.05)
+    assert found["expected_spread"] == pytest.approx(0.1 / 1.9842, abs=1e-4)  # t of 99, 97.5 %: from a table
     assert (found["improved"], found["with_skip_guidance"]) == (3, 3)
+
+
+def test_an_interval_of_any_level_gives_the_same_standard_error():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.4, 1.0, 40)
+    for level in (0.9, 0.95, 0.999):
+        interval = paired_interval(values, range(40), level=level).to_dict()
+        assert standard_error(interval) == pytest.approx(values.std(ddof=1) / 40**0.5)
 
 
 def test_every_seed_has_its_folder_and_the_first_may_run_twice(tmp_path):
@@ -46,8 +56,9 @@ def test_every_seed_has_its_folder_and_the_first_may_run_twice(tmp_path):
     lines, same = repeat(plan_of, search, [4], tmp_path, twice=True)
     assert (begun, same) == (["seed-4", "seed-4-again"], True)
     assert repeat(plan_of, search, [4], tmp_path, twice=False) == (lines, None)
-    write(lines, same, tmp_path / "out", "made up")
+    write(lines, same, tmp_path / "out", "made up", "python -m this --model m")
     data = json.loads((tmp_path / "out" / "repeatability.json").read_text())
     assert data["same_seed_same_preset"] is True
     assert "The same seed once more gave the same preset" in (tmp_path / "out" / "README.md").read_text()
+    assert "Repeat with `python -m this --model m`" in (tmp_path / "out" / "README.md").read_text()
     assert layers_of(lines[0]["winner"]) == layers_of(data["runs"][0]["winner"])

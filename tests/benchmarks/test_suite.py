@@ -28,17 +28,19 @@ def part(name, *command, **fields):
 def test_a_run_is_recorded_compared_and_resumed(script):
     parts = [part("file", "count.py", "{out}"), part("printed", "count.py"), part("broken", "fail.py")]
     absent = part("absent", "gone.py", needs="gone.py")
-    first = run_suite([*parts, absent], script / "out", FACTS, script)
+    whole = [*parts, absent]
+    first = run_suite(whole, script / "out", FACTS, script, whole)
     data = json.loads(first.read_text())
     assert (data["finished"], data["machine"]) == (True, FACTS)
     assert data["parts"]["file"]["result"] == {"rows": [{"runs": 1}]}
     assert data["parts"]["printed"]["result"] == {"rows": [{"runs": 2}]}
     assert data["parts"]["broken"]["error"] == "exit code 1: no such luck"
-    assert "absent" not in data["parts"]
+    assert data["parts"]["absent"]["error"] == "gone.py is not there"
+    assert "| absent | failed: gone.py is not there |" in (script / "out" / "README.md").read_text()
     data["finished"] = False
     del data["parts"]["printed"]
     first.write_text(json.dumps(data))
-    assert run_suite(parts, script / "out", FACTS, script) == first
+    assert run_suite(parts, script / "out", FACTS, script, whole) == first
     assert json.loads(first.read_text())["parts"]["printed"]["result"] == {"rows": [{"runs": 3}]}
 
 
@@ -46,7 +48,8 @@ def test_an_unfinished_run_of_other_code_is_left_alone(script):
     old = script / "out" / "runs" / "2000-01-01-000000.json"
     old.parent.mkdir(parents=True)
     old.write_text(json.dumps({"finished": False, "machine": FACTS, "parts": {}}))
-    new = run_suite([part("printed", "count.py")], script / "out", {**FACTS, "commit": "c2"}, script)
+    parts = [part("printed", "count.py")]
+    new = run_suite(parts, script / "out", {**FACTS, "commit": "c2"}, script, parts)
     assert new != old
     assert json.loads(old.read_text())["parts"] == {}
 
@@ -56,6 +59,24 @@ def test_the_table_compares_with_the_run_before(tmp_path):
         found = {"finished": True, "machine": FACTS, "parts": {"p": {"result": {"rows": [{"runs": runs}]}}}}
         (tmp_path / f"{name}.json").write_text(json.dumps(found))
     assert "| p | runs | 5 | 4 | +25.0% | more |" in table(tmp_path, [part("p")])
+
+
+def test_a_chosen_part_neither_ends_a_run_nor_takes_the_others_from_the_table(script):
+    whole = [part("file", "count.py", "{out}"), part("printed", "count.py")]
+    first = run_suite(whole, script / "out", FACTS, script, whole)
+    first = first.rename(first.with_name("2000-01-01-000000.json"))
+    later = run_suite(whole[:1], script / "out", {**FACTS, "commit": "c2"}, script, whole)
+    assert (json.loads(first.read_text())["finished"], json.loads(later.read_text())["finished"]) == (True, False)
+    shown = (script / "out" / "README.md").read_text()
+    assert "| file | runs | 3 | 1 |" in shown
+    assert "| printed | runs | 2 | - |" in shown
+
+
+def test_a_benchmark_that_says_nothing_is_a_failure(script):
+    (script / "quiet.py").write_text("")
+    parts = [part("quiet", "quiet.py")]
+    made = run_suite(parts, script / "out", FACTS, script, parts)
+    assert json.loads(made.read_text())["parts"]["quiet"]["error"] == "it wrote no JSON: ''"
 
 
 def test_numbers_are_found_or_not():

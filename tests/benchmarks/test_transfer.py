@@ -2,17 +2,30 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.transfer import Studio, compare, conditions, fit, published_style, write
+from benchmarks.simulated import Noise, Simulator, Terrain, plan_for
+from benchmarks.transfer import (
+    ENOUGH,
+    Seen,
+    Studio,
+    checksum,
+    command_of,
+    compare,
+    conditions,
+    fit,
+    published_style,
+    write,
+)
 from stg_tune.embedded import digits
 from stg_tune.records import GuidanceSpec, Score, ScoreKind
 from stg_tune.search.objective import Guard, Objective
+from stg_tune.search.plan import Allowance, RunFile
 from stg_tune.video import Video
 
 DEFAULT, BETTER, FROZEN = (GuidanceSpec(cfg_scale=scale) for scale in (2.0, 3.0, 4.0))
@@ -49,7 +62,7 @@ class Made:
 
     def many(self, spec, pairs):
         self.calls.append((spec, len(pairs)))
-        return [SimpleNamespace(video=self.video(spec, pair)) for pair in pairs]
+        return [SimpleNamespace(video=self.video(spec, pair), forwards=10.0 + spec.cfg_scale) for pair in pairs]
 
     def video(self, spec, pair):
         rng = np.random.default_rng(pair.seed)
@@ -66,12 +79,56 @@ def studio(tmp_path):
         def _generator(self, condition):
             return made
 
-    return Fake(None, tmp_path / "kept", None, Scorer(), Judge()), made
+    return Fake(None, tmp_path / "kept", None, Scorer(), Judge(), "weights"), made
 
 
 @pytest.fixture
 def places():
-    return conditions(digits.captions()[:6], 40, steps=20, size=80)
+    return conditions(SEEN, 40, steps=20, size=80)
+
+
+CAPTIONS = digits.captions()
+SEEN = Seen(searched=tuple(CAPTIONS[:6]), chosen=tuple(CAPTIONS[6:20]), measured=tuple(CAPTIONS[20:100]))
+
+
+def test_new_prompts_have_neither_guided_nor_chosen_nor_measured_where_enough_are_left(places):
+    home, new, *_ = places
+    assert {pair.prompt for pair in home.pairs} == set(SEEN.searched)
+    assert not {pair.prompt for pair in new.pairs} & {*SEEN.searched, *SEEN.chosen, *SEEN.measured}
+    crowded = replace(SEEN, measured=tuple(CAPTIONS[20 : len(CAPTIONS) - ENOUGH + 1]))
+    assert set(crowded.new(CAPTIONS)) == {*CAPTIONS[20:]}
+
+
+def test_what_a_run_has_seen_is_read_from_its_file():
+    simulator = Simulator(noise=Noise.read(), terrain=Terrain())
+    plan = plan_for(simulator, budget="150", seed=0)
+    run = RunFile(plan=plan, storage="", allowances=(Allowance(budget="150", evaluations=150),))
+    seen = Seen.by(run)
+    assert set(seen.searched) == {pair.prompt for pair in plan.search_pairs}
+    assert (len(seen.chosen), len(seen.measured)) == (4, 25)
+    assert not set(seen.chosen) & set(seen.measured)
+
+
+def test_videos_of_other_pairs_steps_sizes_or_weights_are_kept_apart(studio, places):
+    subject = studio[0]
+    paths = [subject.path(place, BETTER) for place in places]
+    other = conditions(replace(SEEN, chosen=tuple(CAPTIONS[100:140])), 40, steps=20, size=80)[1]
+    renamed = [
+        replace(places[1], num_inference_steps=9),
+        replace(places[1], size=99),
+        replace(other, name="new prompts"),
+    ]
+    paths += [subject.path(place, BETTER) for place in renamed]
+    subject.weights = "other weights"
+    paths.append(subject.path(places[1], BETTER))
+    assert len(set(paths)) == len(paths)
+
+
+def test_a_run_with_a_price_is_compared_net_of_it(studio, places):
+    arms = [studio[0].arm(places[1], spec) for spec in (BETTER, DEFAULT)]
+    rest = {"scorer": studio[0].scorer, "judge": studio[0].judge}
+    free, dear = (compare(places[1], "s", *arms, objective=replace(OBJECTIVE, price=p), **rest) for p in (0.0, 1.2))
+    assert free.gain.mean - dear.gain.mean == pytest.approx(1.2 * (13 / 12 - 1))
 
 
 def test_conditions_differ_in_what_they_say(places):
@@ -114,12 +171,19 @@ def test_what_was_made_is_not_made_again(studio, places):
 
 def test_tables(studio, places, tmp_path):
     rows = [row_of(studio[0], places[1], BETTER, "tuned")]
-    write(rows, tmp_path, "made up")
+    write(rows, tmp_path, "made up", command_of(tmp_path / "demo", 40, steps=20, size=80))
     (line,) = csv.DictReader((tmp_path / "transfer.csv").open())
     assert (line["condition"], line["setting"], line["videos"]) == ("new prompts", "tuned", "40")
     assert float(line["gain"]) == pytest.approx(rows[0].gain.mean, abs=1e-4)
     assert json.loads((tmp_path / "transfer.json").read_text())["rows"][0]["guards"] == "kept"
-    assert "| new prompts | tuned |" in (tmp_path / "README.md").read_text()
+    text = (tmp_path / "README.md").read_text()
+    assert "| new prompts | tuned |" in text
+    assert "`python -m benchmarks.transfer runs/demo --videos 40 --steps 20 --size 80`" in text
+    assert str(tmp_path) not in text
+
+
+def test_the_checksum_is_that_of_the_weights_in_use():
+    assert checksum("open-sora-tiny") != checksum("another-model")
 
 
 def test_larger_videos_are_shrunk_for_the_judge():

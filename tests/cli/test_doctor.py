@@ -10,7 +10,7 @@ import pytest
 
 from stg_tune import doctor
 from stg_tune.cli.main import main
-from stg_tune.doctor import Check, libraries, network, scorer_files, video_file
+from stg_tune.doctor import Check, embedded_models, libraries, network, scorer_files, video_file
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -40,6 +40,22 @@ def test_everything_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"ray workers", "disk, this folder", "network", "peft"} <= names
     advised = {check["name"] for check in found["checks"] if check["advice"]}
     assert all(f"stg-tune: {name}: " in err for name in advised)
+
+
+def test_a_model_that_does_not_ship_is_information_and_one_that_lacks_files_a_problem(tmp_path: Path) -> None:
+    for name in ("open-sora-tiny", "mochi-tiny"):
+        (tmp_path / name / "vae").mkdir(parents=True)
+        (tmp_path / name / "vae" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "open-sora-tiny" / "model_index.json").write_text("{}")
+    found = {check.name: check for check in embedded_models(tmp_path)}
+    states = {name.removeprefix("model "): check.state for name, check in found.items()}
+    assert states == {"open-sora-tiny": "ok", "mochi-tiny": "note", "svd-tiny": "note"}
+    assert {found[f"model {name}"].advice for name in ("mochi-tiny", "svd-tiny")} == {""}
+    (tmp_path / "open-sora-tiny" / "model_index.json").rename(tmp_path / "mochi-tiny" / "model_index.json")
+    (tmp_path / "mochi-tiny" / "vae" / "model.safetensors").write_bytes(b"")
+    broken = {check.name: check for check in embedded_models(tmp_path) if check.state == "problem"}
+    assert set(broken) == {"model open-sora-tiny", "model mochi-tiny"}
+    assert all("install stg-tune again" in check.advice for check in broken.values())
 
 
 def test_a_problem_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

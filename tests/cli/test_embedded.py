@@ -64,22 +64,23 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(
-    tmp_path: Path, workers: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(
+    tmp_path: Path,
+    workers: str,
+    sent: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     folder = tmp_path / "run"
-    command = [sys.executable, "-c", PROGRAM, "search", "--model", "open-sora-tiny", "--budget", "150"]
-    command += ["--workers", workers]
-    with subprocess.Popen(
-        [*command, "--out", str(folder)], stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "100"}
-    ) as search:
-        _wait_for_pairs(folder, search)
-        search.send_signal(signal.SIGINT)
-        _, err = search.communicate(timeout=120)
-    assert search.returncode == 130
+    words = ["search", "--model", "open-sora-tiny", "--budget", "150", "--workers", workers, "--out", str(folder)]
+    returned, err = _stopped_by(sent, words, folder)
+    assert returned == code
     assert f"stg-tune resume {folder}" in err
     assert "Traceback" not in err
+    assert (folder / "driver.lock").read_bytes() == b""
     status = subprocess.run(
         [sys.executable, "-c", PROGRAM, "status", "--json", str(folder)], capture_output=True, text=True, check=True
     )
@@ -87,6 +88,30 @@ def test_ctrl_c_stops_cleanly_says_how_to_go_on_and_keeps_every_pair(
     assert state["status"] == "interrupted"
     assert state["evaluations"] >= 2
     _replay_is_the_same(folder, capsys)
+
+
+def test_a_run_whose_host_is_gone_is_resumed_with_takeover(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["search", "--model", "open-sora-tiny", "--budget", "150", "--workers", "1", "--out", str(folder)]
+    assert _stopped_by(signal.SIGKILL, words, folder)[0] == -signal.SIGKILL
+    (folder / "driver.lock").write_text('{"pid": 7, "host": "stg-tune-x7k2p"}', encoding="utf-8")
+    (folder / "state.json").unlink()
+    resume = [sys.executable, "-c", PROGRAM, "resume", str(folder), "--workers", "1"]
+    refused = subprocess.run(resume, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert f"stg-tune resume {folder} --takeover" in refused.stderr
+    assert _stopped_by(signal.SIGTERM, [*resume[3:], "--takeover"], folder)[0] == 143
+
+
+def _stopped_by(sent: signal.Signals, words: list[str], folder: Path) -> tuple[int, str]:
+    """Run a command until some pairs are in, and send a signal: its exit code and what it said."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *words], stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "100"}
+    ) as command:
+        _wait_for_pairs(folder, command)
+        command.send_signal(sent)
+        _, err = command.communicate(timeout=120)
+    return command.returncode, err
 
 
 def _replay_is_the_same(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,8 @@ def test_show_tells_setting_and_evidence(folder: Path, capsys: pytest.CaptureFix
     assert main(["presets", "show", str(folder / "deep" / "earned.json")]) == 0
     out = capsys.readouterr().out
     assert "STG's part" in out
+    assert "guard         motion at_least_fraction 0.7: " in out
+    assert "], allowed at least +0.7" in out
     assert "2026-01-02" in out
     assert "temporal_lpips" in out
     assert main(["presets", "show", str(folder / "hand.json")]) == 0

@@ -74,11 +74,21 @@ def test_a_terminal_gets_a_live_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(progress.sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm-256color")
     with watching(quiet=False) as show:
         show(_event())
     shown = terminal.getvalue()
     for part in ("212/600", "1/9", "4:10 left", "best trial 9: +0.42 [+0.10, +0.74] in-sample", "1 worker | CFG 2"):
         assert part in shown
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "dumb")
+    with watching(quiet=False) as show:
+        show(_event())
+    assert terminal.getvalue() == f"{line(_event())}\n"
 
 
 def test_details_name_workers_and_settings() -> None:

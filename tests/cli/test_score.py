@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import textwrap
@@ -186,8 +187,6 @@ def test_a_scorer_of_another_package_joins_by_its_entry_point(
 
 
 def test_a_scorer_of_another_package_runs_the_conformance_suite(plugin: Path) -> None:
-    import importlib
-
     from stg_tune.score import conformance
 
     measure = importlib.import_module("redness_plugin").build(None)
@@ -212,9 +211,151 @@ def test_a_package_cannot_replace_a_scorer(plugin: Path, capsys: pytest.CaptureF
     assert "provides a scorer 'motion', which stg-tune has already" in capsys.readouterr().err
 
 
-def test_files_of_both_kinds_must_be_told_what_scores_them(
+def test_a_file_of_the_other_kind_costs_nothing_but_its_own_scores(
     film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = write_mp4(Video(frames=torch.from_numpy(_frames(17, 64)), fps=8), tmp_path / "small.mp4")
-    assert main(["score", str(small), str(film), "--prompt", "a red seven moving left"]) == 1
-    assert "film.mp4 has 48x48 pixels, the files before it are of the other kind" in capsys.readouterr().err
+    assert main(["score", str(small), str(film), "--prompt", "a red seven moving left", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "film.mp4 has 48x48 pixels, the files before it are of the other kind" in captured.err
+    (row,) = json.loads(captured.out)
+    assert row["file"] == str(small)
+    assert row["clip"]["aesthetic"] is None
+    assert (row["num_frames"], row["frames"]["aesthetic"], row["frames"]["temporal_lpips"]) == (17, 9, 17)
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--csv"]])
+def test_files_that_cannot_be_read_do_not_hide_the_others(
+    form: list[str], film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, empty = tmp_path / "bad.mp4", tmp_path / "empty"
+    bad.write_bytes(b"no video")
+    empty.mkdir()
+    files = [str(tmp_path / "none.mp4"), str(film), str(bad), str(empty), str(film)]
+    assert main(["score", *files, "--scorers", FREE, *form]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("film.mp4") == (6 if form == ["--csv"] else 2)
+    lines = captured.err.splitlines()
+    assert [name in line for name, line in zip(("none.mp4", "bad.mp4", "empty"), lines, strict=True)] == [True] * 3
+    assert main(["score", str(bad), "--scorers", FREE, *form]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_what_keeps_every_file_from_being_scored_is_said_once(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(film), str(film), "--scorers", "aesthetic_v2", "--fast"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("is published for CLIP") == 1
+
+
+def test_a_score_says_its_unit_and_range(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = _json([str(film), "--scorers", FREE], capsys)
+    assert row["unit"]["motion"] == "pixels a frame at a 64-pixel short side"
+    assert (row["low"]["motion"], row["high"]["motion"]) == (0.0, None)
+    assert (row["low"]["saturation"], row["high"]["saturation"]) == (0.0, 2.0)
+    assert row["direction"]["saturation"] == "minimize"
+    assert row["weights"]["motion"] == "none"
+    assert row["clip"] == dict.fromkeys(FREE.split(","))
+    assert row["frames"] == dict.fromkeys(FREE.split(","), 4)
+    assert row["num_frames"] == 4
+    assert main(["score", str(film), "--scorers", FREE, "--csv"]) == 0
+    (motion, *_) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    wanted = {"low": "0.0", "high": "", "weights": "none", "clip": "", "frames": "4", "num_frames": "4", "reason": ""}
+    assert {key: motion[key] for key in wanted} == wanted
+    assert motion["unit"] == row["unit"]["motion"]
+    assert float(motion["value"]) == row["scores"]["motion"]
+
+
+def test_names_may_have_spaces_between_them(film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (row,) = _json([str(film), "--scorers", " motion, saturation "], capsys)
+    assert list(row["scores"]) == ["motion", "saturation"]
+
+
+@pytest.mark.parametrize("option", ["--fast", "--all-frames"])
+def test_options_that_change_nothing_are_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", "none.mp4", "--scorers", "embedded", option]) == 1
+    assert f"{option} changes nothing about the scorers `embedded`" in capsys.readouterr().err
+    small = write_mp4(Video(frames=torch.from_numpy(_frames(5, 64)), fps=8), tmp_path / "small.mp4")
+    assert main(["score", str(small), "--prompt", "a red seven", option]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert (
+        f"{option} changes nothing about {small}, a 64x64 video for the scorers of the embedded models" in captured.err
+    )
+
+
+COUNTING = """
+from stg_tune.records import ScoreKind
+from stg_tune.score.base import scored
+
+class Rate:
+    requires = "picture"
+    kind = ScoreKind(name="rate", direction="maximize", low=0.0, high=100.0, unit="frames a second")
+
+    def __init__(self, fps):
+        self.fps = fps
+
+    def __call__(self, view, prompt):
+        return scored(self.kind, self.fps)
+
+    def frames_seen(self, frames):
+        return 1
+
+    def at(self, fps):
+        return Rate(fps)
+
+built = []
+
+def build(parts):
+    built.append(1)
+    return Rate(parts.fps)
+"""
+
+
+def test_files_of_several_frame_rates_load_the_networks_once(
+    plugin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (plugin / "rate_plugin.py").write_text(COUNTING)
+    (plugin / "redness-1.0.dist-info" / "entry_points.txt").write_text("[stg_tune.scorers]\nrate = rate_plugin:build\n")
+    files = [
+        str(write_mp4(Video(frames=torch.from_numpy(_frames()), fps=fps), tmp_path / f"{fps}.mp4")) for fps in (6, 12)
+    ]
+    rows = _json([*files, "--scorers", "rate,motion"], capsys)
+    assert [row["scores"]["rate"] for row in rows] == [6.0, 12.0]
+    assert [row["frames"] for row in rows] == [{"rate": 1, "motion": 4}] * 2
+    assert importlib.import_module("rate_plugin").built == [1]
+
+
+def test_motion_smoothness_is_listed_with_the_reason_why_it_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--list"]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("motion_smoothness  ")]
+    assert "not available" in line
+    assert "AMT-S, whose code and weights are CC BY-NC 4.0" in out
+    assert main(["score", "--list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert not rows["motion_smoothness"]["available"]
+    assert "stg_tune.scorers" in rows["motion_smoothness"]["reason"]
+    assert rows["motion"]["available"]
+
+
+SMOOTHNESS = """
+from stg_tune.score.smoothness import MotionSmoothness
+
+def build(parts):
+    return MotionSmoothness(lambda before, after: (before + after) / 2, weights="0" * 16)
+"""
+
+
+def test_a_package_may_bring_motion_smoothness(plugin: Path, film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (plugin / "smooth_plugin.py").write_text(SMOOTHNESS)
+    points = plugin / "redness-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[stg_tune.scorers]\nmotion_smoothness = smooth_plugin:build\n")
+    (row,) = _json([str(film), "--scorers", "motion_smoothness"], capsys)
+    assert 0.9 < row["scores"]["motion_smoothness"] < 1
+    assert main(["score", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "not available" not in out
+    assert "from redness" in out

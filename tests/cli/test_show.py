@@ -41,6 +41,27 @@ def test_json_carries_the_evidence(
     assert data["finished"] is data["improved"] is finished
     assert (data["gain"] is not None) is finished
     assert data["evaluations"] > 0
+    assert bool(data["guards"]) is finished
+    for guard in data["guards"].values():
+        assert guard["state"] == "holds"
+        assert guard["value"]["low"] <= guard["value"]["mean"] <= guard["value"]["high"]
+    assert (data["conclusion"], data["margin"]) == (("better", 0.2) if finished else (None, None))
+
+
+def test_the_conclusion_and_its_reason_reach_the_user(fruitless_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from stg_tune.search import snapshot
+
+    verdict = snapshot(fruitless_run).verdict
+    assert main(["show", "--json", str(fruitless_run)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["conclusion"], data["reason"]) == (verdict.conclusion, verdict.reason)
+    assert data["stg_conclusion"] == verdict.stg_conclusion
+    assert main(["show", str(fruitless_run)]) == 0
+    out = capsys.readouterr().out
+    assert verdict.reason[1:] in out
+    assert all(f"Before you believe it: {warning}" in out for warning in data["warnings"])
+    words = {"equivalent": "equivalent within ±0.2", "no worse": "no worse by more than 0.2", "worse": "get worse"}
+    assert words.get(verdict.conclusion, verdict.conclusion) in out
 
 
 def test_a_run_that_was_killed_has_no_last_word(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,14 +31,44 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_list_has_licence_source_and_checksum_of_every_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert all(row["licence"] and row["source"] and row["sha256"] for row in rows.values())
-    assert rows["clip-vit-l-14"]["sha256"] == "unknown until first fetch, then pinned"
+    assert all(row["licence"] and row["source"] for row in rows.values())
+    for row in rows.values():  # a checksum or nothing, never words
+        assert row["sha256"] is None or (len(row["sha256"]) == 64 and int(row["sha256"], 16))
+        assert row["pinned"] is None
+    assert rows["clip-vit-l-14"]["sha256"] is rows["clip-vit-l-14"]["sha256_begins"] is None
+    assert (rows["raft-large-things"]["sha256"], rows["raft-large-things"]["sha256_begins"]) == (None, "22a6c225")
+    assert (rows["raft-large-things"]["size"], rows["raft-large-things"]["size_about"]) == (None, 21_106_786)
     assert rows["clip-vit-l-14"]["revision"] == "main"
     assert rows["clip-vit-l-14"]["path"] is None
     assert rows["lpips-alex-heads"]["path"].endswith("alex.pth")
     assert not rows["musiq-spaq"]["commercial_use"]
+
+
+def test_the_table_shows_size_checksum_revision_and_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "list"]) == 0
-    assert "laion-aesthetic-v1-vit-l-14" in capsys.readouterr().out
+    heads, *lines = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["NAME", "HERE", "SIZE", "SHA-256", "REVISION", "LICENCE", "SOURCE"]
+    rows = {line.split()[0]: line for line in lines if line}
+    for name, words in {
+        "clip-vit-l-14": (" open ", " newest ", "MIT (OpenAI", "https://huggingface.co/timm/vit_large"),
+        "laion-aesthetic-v1-vit-l-14": ("4.07 kB", "2cd4e60f4f24ae3b", "6d122adad522", "https://raw.githubusercontent"),
+        "raft-large-things": ("~21.1 MB", "22a6c225...", "BSD-3-Clause", "https://download.pytorch.org"),
+        "lpips-alex-heads": ("yes", "6.01 kB", metadata.version("lpips"), "installed with the package lpips"),
+    }.items():
+        for word in words:
+            assert word in rows[name], (name, word)
+
+
+def test_a_checksum_that_was_kept_at_first_use_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "clip-vit-l-14.safetensors").write_bytes(b"anything")
+    sha256 = hashlib.sha256(b"anything").hexdigest()
+    assert main(["weights", "verify", "clip-vit-l-14", "--weights", str(tmp_path)]) == 0
+    capsys.readouterr()
+    assert main(["weights", "list", "clip-vit-l-14", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["sha256"], row["pinned"]) == (None, sha256)
+    assert main(["weights", "list", "clip-vit-l-14"]) == 0
+    assert sha256[:16] in capsys.readouterr().out
 
 
 def test_verify_reads_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:

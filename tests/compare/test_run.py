@@ -8,8 +8,10 @@ from statistics import fmean
 
 import pytest
 
+from stg_tune.compare.plan import without_terms
 from stg_tune.compare.run import BLOCK
 from stg_tune.errors import StgTuneError
+from stg_tune.records import GuidanceSpec, Segment, SkipTerm
 
 
 def test_the_better_setting_is_found_from_either_side(kit, tmp_path) -> None:
@@ -39,6 +41,62 @@ def test_each_scorer_has_its_own_gain(kit) -> None:
     assert lpips.gain.low > 0, "less is better"
     assert found.relative_cost == pytest.approx(1.1)
     assert found.effects == {"first": {"spatial": pytest.approx(0.1)}, "second": {}}
+
+
+def test_the_part_of_skip_guidance_is_told_from_that_of_cfg(kit) -> None:
+    """A preset at CFG 3 against the default: CFG 3 gains by itself, block 4 by 0.5, block 2 nothing but harm."""
+    seen = set()
+
+    def evaluate(spec, pair):
+        seen.add(spec.hash())
+        done = kit.evaluate(spec, pair)
+        lift = 0.8 if spec.cfg_scale == 3.0 else 0.0
+        signs = {"aesthetic": 1, "imaging_quality": 1, "alignment": 1, "temporal_lpips": -1}
+        return replace(
+            done, scores=done.scores | {name: done.scores[name] + sign * lift for name, sign in signs.items()}
+        )
+
+    for layer, low, high in ((4, 0.2, 0.9), (2, -0.9, -0.2)):
+        seen.clear()
+        plan = kit.plan(kit.preset(f"at{layer}", layer))
+        first = replace(plan.first, spec=replace(plan.first.spec, cfg_scale=3.0))
+        found = kit.run(replace(plan, first=first), evaluate, f"layer{layer}")
+        assert low < found.stg_gain.low < found.stg_gain.high < high
+        assert found.gain.mean > found.stg_gain.mean + 0.4
+        assert len(seen) == 3
+        assert found.to_dict()["stg_gain"]["mean"] == found.stg_gain.mean
+
+
+def test_a_setting_without_its_terms_keeps_everything_else() -> None:
+    term = SkipTerm(name="spatial", skip_layers={"spatial": (4,)}, skip_op="attention", stg_scale=0.5)
+    parts = (Segment(stop=0.5, terms=(term,)), Segment(start=0.5, cfg_scale=2.0, terms=(term,), rescale=0.3))
+    bare = without_terms(GuidanceSpec(cfg_scale=4.0, segments=parts))
+    assert bare == GuidanceSpec(cfg_scale=4.0, segments=(Segment(start=0.5, cfg_scale=2.0, rescale=0.3),))
+    assert without_terms(GuidanceSpec(cfg_scale=4.0, segments=parts[:1])) == GuidanceSpec(cfg_scale=4.0)
+
+
+def test_without_a_third_setting_the_part_of_skip_guidance_is_the_gain_or_none(kit) -> None:
+    seen = []
+    found = kit.run(kit.plan(kit.preset()), lambda spec, pair: seen.append(0) or kit.evaluate(spec, pair), "a")
+    assert found.stg_gain == found.gain
+    assert len(seen) == 60
+    plain = kit.run(kit.plan("cfg=3"), kit.evaluate, "b")
+    assert plain.stg_gain is None
+    assert plain.to_dict()["stg_gain"] is None
+
+
+def test_a_guard_that_cannot_be_measured_keeps_a_setting_from_winning(kit) -> None:
+    def blind(spec, pair):
+        done = kit.evaluate(spec, pair)
+        return replace(
+            done, scores={k: v for k, v in done.scores.items() if k != "motion"}, unscored={"motion": "dark"}
+        )
+
+    found = kit.run(kit.plan(kit.preset()), blind)
+    assert found.gain.low > 0
+    assert found.better is None
+    assert "but the guard 'motion at_least_fraction 0.7' cannot be measured" in found.reason
+    assert not next(item for item in found.guards if item.scorer == "motion").measured
 
 
 def test_where_nothing_differs_nothing_is_claimed(kit) -> None:

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
+from stg_tune.embedded.judge import load_judge
 from stg_tune.evaluate.distances import (
     Reference,
     basic_interval,
     bootstrap,
+    clustered_error,
     diversity,
     frechet_distance,
     inception_score,
+    resamples,
 )
+from stg_tune.search.statistics import paired_interval
 
 RNG = np.random.default_rng(0)
 
@@ -47,10 +51,42 @@ def test_diversity_is_the_mean_distance_within_a_prompt() -> None:
     assert diversity(features, ["a", "a", "b", "b", "c"]) == {"a": 5.0, "b": 0.0}
 
 
+def test_it_is_the_distance_that_the_judge_gives() -> None:
+    judge, features = load_judge(), RNG.normal(size=(120, 96)) ** 2
+    answers = np.zeros((120, 3), dtype=int)
+    expected = judge.verdict(features, answers, ["a red zero moving left"] * 120).frechet
+    reference = Reference(mean=judge.mean, covariance=judge.covariance, count=0)
+    assert frechet_distance(features, reference) == pytest.approx(expected, rel=1e-6)
+
+
 def test_bootstrap_draws_are_the_same_for_both_arms_so_that_differences_are_paired() -> None:
-    values = RNG.normal(size=200)
-    one, two = (bootstrap(lambda chosen, shift=shift: float((values + shift)[chosen].mean()), 200) for shift in (0, 1))
+    values, draws = RNG.normal(size=200), resamples(range(200))
+    one, two = (
+        bootstrap(lambda chosen, shift=shift: float((values + shift)[chosen].mean()), draws) for shift in (0, 1)
+    )
     np.testing.assert_allclose(two - one, 1.0)
     assert one.std(ddof=1) == pytest.approx(values.std(ddof=1) / math.sqrt(200), rel=0.25)
     low, high = basic_interval(float(values.mean()), one)
     assert low < values.mean() < high
+
+
+def test_whole_prompts_are_drawn() -> None:
+    prompts = [number % 40 for number in range(320)]  # eight videos each, that are all alike
+    values = RNG.normal(size=40)[prompts]
+    means = bootstrap(lambda chosen: float(values[chosen].mean()), resamples(prompts))
+    assert means.std(ddof=1) == pytest.approx(values[:40].std(ddof=1) / math.sqrt(40), rel=0.25)
+    assert all(np.bincount(np.array(prompts)[draw], minlength=40).min() % 8 == 0 for draw in resamples(prompts))
+    assert len(set(map(tuple, resamples(["one"] * 8)))) > 1  # of a single prompt the videos are drawn
+
+
+def test_the_standard_error_is_clustered_and_the_one_behind_the_interval() -> None:
+    prompts, values = [number // 4 for number in range(40)], RNG.normal(size=40)
+    plain = clustered_error(list(values), range(40))
+    assert plain == pytest.approx(values.std(ddof=1) / math.sqrt(40))
+    assert clustered_error(list(values), ["one"] * 40) == pytest.approx(plain)
+    alike = np.repeat(values[:10], 4)
+    assert clustered_error(list(alike), prompts) == pytest.approx(values[:10].std(ddof=1) / math.sqrt(10))
+    interval = paired_interval(list(values), prompts)
+    t_of_9 = 2.262157
+    assert clustered_error(list(values), prompts) == pytest.approx((interval.high - interval.mean) / t_of_9, rel=1e-5)
+    assert clustered_error([1.0], ["one"]) == math.inf

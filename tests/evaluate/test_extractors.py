@@ -17,6 +17,7 @@ from stg_tune.embedded.scorers_data import render_clean
 from stg_tune.errors import StgTuneError
 from stg_tune.evaluate.extractors import I3DExtractor, JudgeExtractor, Seen
 from stg_tune.evaluate.i3d import I3D, LEAST_FRAMES, max_pool, pad_same, preprocessed
+from stg_tune.evaluate.suites import FEATURES
 from stg_tune.score.library import Library
 from stg_tune.score.pins import Pins
 from stg_tune.score.published import record
@@ -37,6 +38,11 @@ def test_the_judge_sees_what_it_says_elsewhere() -> None:
         assert np.unravel_index(int(seen.probabilities.argmax()), (10, 6, 4)) == tuple(answer)
         right = [float(a == b) for a, b in zip(answer, digits.truth(caption), strict=True)]
         assert list(seen.scores.values()) == right
+        assert list(seen.scores) == [kind.name for kind in extractor.kinds]
+        assert seen.features.shape == (FEATURES["judge"],)
+    assert {(kind.low, kind.high, kind.unit, kind.weights) for kind in extractor.kinds} == {
+        (0.0, 1.0, "share", extractor.weights)
+    }
     assert extractor.reference(None).mean.shape == (96,)
     assert extractor.weights == JudgeExtractor().weights
 
@@ -84,7 +90,7 @@ def test_i3d_has_the_published_sizes() -> None:
     with torch.device("meta"):
         net = I3D().eval()
         logits = net(torch.empty(2, 3, 16, 224, 224))
-    assert logits.shape == (2, 400)
+    assert logits.shape == (2, FEATURES["i3d"])
     state = net.state_dict()
     # the conversion's names, and the size that the paper states (12 million)
     for key in (
@@ -98,40 +104,105 @@ def test_i3d_has_the_published_sizes() -> None:
     assert sum(weight.numel() for weight in net.parameters()) == pytest.approx(12.7e6, rel=0.03)
 
 
-def slow_unit(unit: nn.Module, maps: torch.Tensor) -> torch.Tensor:
-    """Convolution padded by hand, normalised by hand."""
-    kernel, stride = unit.conv3d.kernel_size, unit.conv3d.stride
+VIDEOGPT_EPSILON = 1e-5
+"""Of ``BatchNorm3d`` in ``videogpt/fvd/pytorch_i3d.py``, line 69, github.com/wilson1yan/VideoGPT at 733d2b1."""
+VIDEOGPT_ORDER = (
+    "Conv3d_1a_7x7",
+    "pool 1 3 3 by 1 2 2",
+    "Conv3d_2b_1x1",
+    "Conv3d_2c_3x3",
+    "pool 1 3 3 by 1 2 2",
+    "Mixed_3b",
+    "Mixed_3c",
+    "pool 3 3 3 by 2 2 2",
+    "Mixed_4b",
+    "Mixed_4c",
+    "Mixed_4d",
+    "Mixed_4e",
+    "Mixed_4f",
+    "pool 2 2 2 by 2 2 2",
+    "Mixed_5b",
+    "Mixed_5c",
+)
+"""``VALID_ENDPOINTS`` there, with kernel and stride of each pooling."""
+
+
+def slow_padded(maps: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
     sides = []
     for size, span, step in zip(maps.shape[2:], kernel, stride, strict=True):
         total = max((-(-size // step) - 1) * step + span - size, 0)
         sides.append((total // 2, total - total // 2))
-    maps = F.pad(maps, (*sides[2], *sides[1], *sides[0]))
-    maps = F.conv3d(maps, unit.conv3d.weight, stride=stride)
+    return F.pad(maps, (*sides[2], *sides[1], *sides[0]))
+
+
+def slow_unit(unit: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    """Convolution padded by hand, normalised by hand."""
+    kernel, stride = unit.conv3d.kernel_size, unit.conv3d.stride
+    maps = F.conv3d(slow_padded(maps, kernel, stride), unit.conv3d.weight, stride=stride)
     norm = unit.bn
     shape = (1, -1, 1, 1, 1)
-    maps = (maps - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + 1e-3).sqrt()
+    maps = (maps - norm.running_mean.view(shape)) / (norm.running_var.view(shape) + VIDEOGPT_EPSILON).sqrt()
     return (maps * norm.weight.view(shape) + norm.bias.view(shape)).clamp_min(0)
 
 
-@torch.inference_mode()
-def test_units_and_modules_are_the_papers() -> None:
-    torch.manual_seed(0)
-    net = I3D(5).eval()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    video = torch.rand(1, 3, 6, 30, 31)
-    torch.testing.assert_close(net.Conv3d_1a_7x7(video), slow_unit(net.Conv3d_1a_7x7, video), atol=1e-4, rtol=1e-4)
-    maps, mixed = torch.rand(1, 192, 2, 5, 5), net.Mixed_3b
-    pooled = F.max_pool3d(F.pad(maps, (1,) * 6), 3, 1)
+def slow_module(mixed: nn.Module, maps: torch.Tensor) -> torch.Tensor:
     branches = [
         slow_unit(mixed.b0, maps),
         slow_unit(mixed.b1b, slow_unit(mixed.b1a, maps)),
         slow_unit(mixed.b2b, slow_unit(mixed.b2a, maps)),
-        slow_unit(mixed.b3b, pooled),
+        slow_unit(mixed.b3b, F.max_pool3d(F.pad(maps, (1,) * 6), 3, 1)),
     ]
-    torch.testing.assert_close(mixed(maps), torch.cat(branches, 1), atol=1e-4, rtol=1e-4)
+    return torch.cat(branches, 1)
+
+
+def slow_net(net: nn.Module, maps: torch.Tensor) -> torch.Tensor:
+    for place in VIDEOGPT_ORDER:
+        if place.startswith("pool"):
+            numbers = [int(word) for word in place.split() if word.isdigit()]
+            kernel, stride = tuple(numbers[:3]), tuple(numbers[3:])
+            maps = F.max_pool3d(slow_padded(maps, kernel, stride), kernel, stride)
+        else:
+            maps = (slow_module if place.startswith("Mixed") else slow_unit)(getattr(net, place), maps)
+    maps = F.avg_pool3d(maps, (2, 7, 7), stride=(1, 1, 1))
+    logits = F.conv3d(maps, net.logits.conv3d.weight, net.logits.conv3d.bias)
+    return logits.squeeze(3).squeeze(3).mean(2)
+
+
+def random_i3d(thinner: int) -> I3D:
+    """Variances so small that another epsilon shows."""
+    torch.manual_seed(0)
+    net = I3D(5, thinner).eval()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.running_mean.normal_(std=0.01)
+            module.running_var.uniform_(1e-4, 1e-2)
+            module.weight.data.fill_(0.05)
+            module.bias.data.normal_(std=0.5)
+    return net
+
+
+@torch.inference_mode()
+def test_units_and_modules_are_the_papers() -> None:
+    net = random_i3d(thinner=1)
+    assert {module.eps for module in net.modules() if isinstance(module, nn.BatchNorm3d)} == {VIDEOGPT_EPSILON}
+    video, maps = torch.rand(1, 3, 6, 30, 31), torch.rand(1, 192, 2, 5, 5)
+    torch.testing.assert_close(net.Conv3d_1a_7x7(video), slow_unit(net.Conv3d_1a_7x7, video), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(net.Mixed_3b(maps), slow_module(net.Mixed_3b, maps), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("frames", [9, 17])
+def test_the_whole_network_is_the_program_that_the_weights_were_published_with(frames: int) -> None:
+    net = random_i3d(thinner=8)
+    video = 2 * torch.rand(1, 3, frames, 224, 224) - 1
+    logits = net(video)
+    assert float(logits.std()) > 0.01
+    torch.testing.assert_close(logits, slow_net(net, video), atol=1e-4, rtol=1e-4)
+
+
+def test_the_network_is_given_minus_one_to_one() -> None:
+    seen = preprocessed(torch.stack([torch.zeros(3, 224, 224), torch.ones(3, 224, 224)]))
+    assert (float(seen.min()), float(seen.max())) == (-1.0, 1.0)
 
 
 def test_frames_are_cropped_to_the_middle_square() -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from stg_tune.errors import StgTuneError
-from stg_tune.evaluate.real import FirstFrames, fingerprint, real_videos
+from stg_tune.evaluate.real import FirstFrames, check_enough, fingerprint, real_videos
 from stg_tune.video import Video, read_video, write_mp4
 
 if TYPE_CHECKING:
@@ -61,3 +61,9 @@ def test_first_frames_are_spread_over_the_classes_and_are_the_first_ones(data: P
 
 def test_no_more_pictures_than_videos(data: Path, tmp_path: Path) -> None:
     assert len(set(FirstFrames.of(data, tmp_path / "pictures", 100).paths)) == 6
+
+
+def test_too_few_real_videos_for_a_covariance_are_refused(data: Path) -> None:
+    check_enough(data, 6)
+    with pytest.raises(StgTuneError, match=r"holds 6 videos, too few to compare with: .* needs 7 or more"):
+        check_enough(data, 7)

@@ -18,9 +18,10 @@ from stg_tune.preset import from_result, open_preset
 from stg_tune.preset import save as save_preset
 from stg_tune.records import GuidanceSpec, Pair
 from stg_tune.report.facts import history_facts, layer_facts
-from stg_tune.search import snapshot
+from stg_tune.search import WarmStart, snapshot
 from stg_tune.search.race import Heat
 from stg_tune.search.result import SearchResult
+from stg_tune.search.stored import rows_of
 from stg_tune.vote import Vote, VoteFile
 
 
@@ -99,6 +100,8 @@ def test_warnings_are_given_only_where_there_is_reason(finished_run: Path, stopp
     assert f"3 of {result.spent} evaluations failed" in said
     assert "share prompts" in said
     assert "not finished" in " ".join(findings_of(snapshot(stopped_run)).warnings)
+    few = replace(result.race, verdict=replace(result.verdict, warning="3 prompts are few"))
+    assert "3 prompts are few." in findings_of(replace(result, race=few)).warnings
 
 
 def _with_prompt_of_holdout(result: SearchResult) -> tuple[Pair, ...]:
@@ -130,7 +133,7 @@ def test_what_else_was_filmed_is_shown_beside(finished_run: Path) -> None:
     result, folder = snapshot(finished_run), RunFolder.open(finished_run)
     (folder.path / "videos").mkdir(exist_ok=True)
     cfg = replace(result.verdict, best_cfg=GuidanceSpec(cfg_scale=4.5))
-    known = replace(result, race=replace(result.race, verdict=cfg))
+    known = replace(result, race=replace(result.race, verdict=cfg, finalists=(), heats=()))
     pair = filmed_pairs(result.plan)[0]
     for spec in (result.verdict.winner, cfg.best_cfg):
         folder.clip(pair, f"tuned-{spec.hash()}").write_bytes(b"film")
@@ -141,10 +144,12 @@ def test_what_else_was_filmed_is_shown_beside(finished_run: Path) -> None:
 
 def test_a_default_that_is_the_best_cfg_is_filmed_once(finished_run: Path) -> None:
     result = snapshot(finished_run)
-    same = replace(result.verdict, best_cfg=result.plan.baseline)
-    assert list(filmed_settings(result.plan, same)) == ["default", "tuned"]
+    race = replace(result.race, verdict=replace(result.verdict, best_cfg=result.plan.baseline), finalists=(), heats=())
+    result = replace(result, race=race)
+    assert list(filmed_settings(result)) == ["default", "tuned"]
     papers = {name: GuidanceSpec(cfg_scale=9 + number) for number, name in enumerate("abc")}
-    many = filmed_settings(replace(result.plan, published={**papers, "a": result.plan.baseline}), same)
+    plan = replace(result.plan, published={**papers, "a": result.plan.baseline})
+    many = filmed_settings(replace(result, plan=plan))
     assert list(many) == ["default", "tuned", "published: b"]
 
 
@@ -255,3 +260,55 @@ def test_a_folder_without_a_run_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"schema": "other"}))
     with pytest.raises(StgTuneError, match="schema"):
         report(tmp_path)
+
+
+def test_finalists_that_came_next_are_filmed_too(finished_run: Path) -> None:
+    result = snapshot(finished_run)
+    spare = [GuidanceSpec(cfg_scale=11.0 + number) for number in range(4)]
+    winner, first = result.race.winner, result.race.finalists[0]
+    others = [
+        replace(first, name=f"trial 9{number}", in_sample=replace(first.in_sample, spec=spec))
+        for number, spec in enumerate(spare)
+    ]
+    names = [item.name for item in others]
+    heats = (
+        Heat(pairs=(), standing=dict.fromkeys((winner.name, *names[::-1]), 0.1), dropped=tuple(names[:2])),
+        Heat(pairs=(), standing=dict.fromkeys((winner.name, names[3], names[2]), 0.1), dropped=()),
+    )
+    race = replace(result.race, finalists=(winner, *others), heats=heats)
+    filmed = filmed_settings(replace(result, race=race))
+    assert {name: spec for name, spec in filmed.items() if name.startswith("finalist")} == {
+        "finalist: trial 93": spare[3],
+        "finalist: trial 92": spare[2],
+    }
+    assert list(filmed)[:2] == ["default", "tuned"]
+    unfinished = filmed_settings(replace(result, race=None))
+    assert unfinished == {}
+
+
+def test_a_published_gain_owns_up_to_the_error_of_its_unit(published_run: Path) -> None:
+    """With a gain of several deviations the interval is wider than that of the plain differences."""
+    findings = look(published_run)
+    (arm,) = [arm for arm in findings.arms if arm.name == "published: paper"]
+    rows = [row for row in rows_of(published_run) if row.evaluation.config == arm.spec.hash()]
+    confirm = {pair.key for pair in snapshot(published_run).race.confirm}
+    prompts = [row.evaluation.pair.prompt for row in rows if row.evaluation.pair.key not in confirm]
+    assert arm.gain.pairs == len(prompts)
+    own = arm.scorers["aesthetic"]
+    unit = own.mean / arm.gain.mean
+    assert arm.gain.high - arm.gain.low > 1.5 * (own.high - own.low) / unit
+    assert (arm.gain.conclusion, own.conclusion) == ("better", "")
+
+
+def test_where_nothing_was_published_the_page_says_so(finished_run: Path, published_run: Path) -> None:
+    result = snapshot(finished_run)
+    assert "No published setting is known" in findings_of(result).published_note
+    assert findings_of(snapshot(published_run)).published_note == ""
+    tried = result.trials[0].measurement
+    start = WarmStart(name="m", spec=tried.spec, why="w", source="mochi/published")
+    never = WarmStart(name="n", spec=GuidanceSpec(cfg_scale=17.0), why="w", source="mochi/layer-35")
+    own = WarmStart(name="o", spec=tried.spec, why="w", source="a preset given on the command line")
+    space = replace(result.plan.space, warm_starts=(start, never, own))
+    said = findings_of(replace(result, plan=replace(result.plan, space=space))).published_note
+    gain = f"in-sample gain {tried.mean:+.2f} on {len(tried.deltas)} pairs"
+    assert said.endswith(f"by relative depth: mochi/published ({gain}), mochi/layer-35 (not reached).")

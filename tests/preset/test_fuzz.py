@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stg_tune.errors import StgTuneError
-from stg_tune.preset import Evidence, GainInterval, ScorerGain, VoteCount, diff, find_published, parse, save
+from stg_tune.preset import Evidence, GainInterval, GuardValue, ScorerGain, VoteCount, diff, find_published, parse, save
 from stg_tune.records import GuidanceSpec
 
 _FILE = Path(__file__).with_name("hostile.py")
@@ -67,6 +67,8 @@ def with_evidence():
         versions={"torch": "2.8"},
         date="2026-01-02",
         votes=(votes,),
+        guard_values=(GuardValue(name="motion", rule="at_least_fraction", limit=0.9, value=gain, holds=True),),
+        warning="few prompts",
     )
     preset = find_published("ltx/published").to_dict()
     return {**preset, "evidence": json.loads(json.dumps(_plain(evidence)))}

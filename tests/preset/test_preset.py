@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stg_tune import preset
 from stg_tune.errors import StgTuneError
 from stg_tune.models.base import GenerationDefaults
-from stg_tune.preset import Evidence, GainInterval, Preset, ScorerGain, VoteCount
+from stg_tune.preset import Evidence, GainInterval, GuardValue, Preset, ScorerGain, VoteCount
 from stg_tune.preset.file import MAX_BYTES
 from stg_tune.records import GuidanceSpec, Restart, Segment, SkipTerm
 
@@ -26,6 +26,25 @@ def spec(layers=(3, 5), stg_scale=0.3, start=0.0, stop=1.0):
     temporal = SkipTerm(name="temporal", skip_layers={"temporal": (1,)}, skip_op="residual", stg_scale=0.1)
     segment = Segment(start=start, stop=stop, terms=(spatial, temporal), combination="orthogonal", rescale=0.35)
     return GuidanceSpec(cfg_scale=2.5, segments=(segment,))
+
+
+GUARD = GuardValue(
+    name="motion at_least_fraction 0.95",
+    rule="at_least_fraction",
+    limit=0.95,
+    value=GainInterval(mean=0.99, low=0.97, high=1.01, level=0.9, pairs=60, clusters=60),
+    holds=True,
+)
+
+
+def test_guards_are_kept_with_estimate_and_interval_and_presets_of_before_have_none():
+    data = make().to_dict()
+    assert data["evidence"]["guard_values"][0]["value"]["low"] == 0.97
+    assert preset.parse(json.dumps(data)) == make()
+    del data["evidence"]["guard_values"], data["evidence"]["warning"]
+    old = preset.parse(json.dumps(data))
+    assert (old.evidence.guard_values, old.evidence.warning) == ((), "")
+    assert preset.parse(json.dumps(old.to_dict())).to_dict() == data
 
 
 def evidence(**changes):
@@ -58,6 +77,8 @@ def evidence(**changes):
         "seed": 0,
         "versions": {"torch": "2.8"},
         "date": "2026-01-02",
+        "guard_values": (GUARD,),
+        "warning": "12 prompts are few",
     }
     return Evidence(**{**fields, **changes})
 

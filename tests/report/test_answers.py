@@ -17,7 +17,7 @@ def test_the_questions_are_answered(findings: Findings) -> None:
     assert said["Which layers?"].startswith("attention of spatial blocks 3, 4 ")
     assert said["How much better?"].startswith("+0.62 baseline standard deviations")
     assert "about 73 % of the default's videos" in said["How much better?"]
-    assert "95 % interval [+0.41, +0.83]" in said["How sure?"]
+    assert said["How sure?"].startswith("better: 95 % interval [+0.41, +0.83]")
     better = sum(pair.gain > 0 for pair in findings.prompts)
     assert f"24 held-out pairs, better on {better} of them" in said["How sure?"]
     assert said["At what cost?"].startswith("1.31 × the work of the default a video")
@@ -27,14 +27,18 @@ def test_the_questions_are_answered(findings: Findings) -> None:
 
 def test_layers_get_the_credit_only_where_it_is_proved(findings: Findings) -> None:
     doubtful = _short(findings)["Whose doing?"]
-    assert doubtful.startswith("not proved to be the layers Skipping over the best CFG: +0.42 [-0.03, +0.70].")
-    assert "over the default: +0.20 [+0.05, +0.35]." in doubtful
+    assert doubtful.startswith(
+        "not proved to be the layers Skipping over the best CFG: +0.42 [-0.03, +0.70], not told apart."
+    )
+    assert "over the default: +0.20 [+0.05, +0.35], better." in doubtful
     assert "Published: paper: -0.50" in doubtful
     proved = _short(replace(findings, stg_gain=Gain(mean=0.4, low=0.1, high=0.7, pairs=24)))["Whose doing?"]
     assert proved.startswith("skipping adds +0.40 to CFG")
     plain = _short(replace(findings, tuned=GuidanceSpec(cfg_scale=2.0)))["Whose doing?"]
     assert plain.startswith("retuned CFG alone")
-    none = _short(replace(findings, improved=False, preset=None))
+    unkept = _short(replace(findings, improved=False))
+    assert unkept["Whose doing?"].startswith("it gains, but a guard is not kept")
+    none = _short(replace(findings, improved=False, tuned_gain=Gain(mean=0.1, low=-0.1, high=0.3, pairs=24)))
     assert none["Whose doing?"].startswith("nobody's: no gain is proved")
     assert none["How to use it?"].startswith("keep the default CFG 3. Nothing was proved better")
 
@@ -51,6 +55,21 @@ def test_nothing_is_promised_when_zero_is_inside(findings: Findings) -> None:
     )
     assert "Zero is inside the interval" in said["How much better?"]
     assert "A gain above 0.30 can be ruled out" in said["How sure?"]
+
+
+def test_an_equivalence_is_told_from_not_knowing(findings: Findings) -> None:
+    same = Gain(mean=0.02, low=-0.1, high=0.14, pairs=90, conclusion="equivalent", margin=0.2)
+    said = _short(replace(findings, improved=False, tuned_gain=same, stg_gain=same))
+    assert said["How sure?"].startswith("equivalent within ±0.2: 95 % interval [-0.10, +0.14]")
+    assert "stays within ±0.2: no difference that matters" in said["How much better?"]
+    assert "Skipping over the best CFG: +0.02 [-0.10, +0.14], equivalent within ±0.2." in said["Whose doing?"]
+    open_ = replace(same, high=0.9, conclusion="undecided")
+    assert _short(replace(findings, improved=False, tuned_gain=open_))["How sure?"].startswith("undecided: ")
+
+
+def test_a_preset_whose_file_is_gone_can_be_written_again(findings: Findings) -> None:
+    said = _short(replace(findings, preset=None))
+    assert said["How to use it?"].startswith("stg-tune resume DIR ")
 
 
 def test_a_loss_is_called_a_loss(findings: Findings) -> None:

@@ -1,5 +1,6 @@
 """Runs over each other: depth is relative, models keep their names, nothing of the content becomes markup."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,3 +51,19 @@ def test_runs_without_a_screen_still_have_their_verdicts(findings: Findings) -> 
     page = render_comparison((replace(findings, layers=()),) * 2)
     assert "open-sora-tiny #2" in page
     assert "figure-depth" not in page
+
+
+def test_names_of_others_become_neither_markup_nor_places(findings: Findings) -> None:
+    evil = '"><script>x</script>'
+    layers = [
+        *(replace(layer, op="Verdicts") for layer in findings.layers[:2]),
+        *(replace(layer, op=evil) for layer in findings.layers[:2]),
+    ]
+    page = render_comparison((replace(findings, layers=tuple(layers)),) * 2)
+    assert "<script>x" not in page
+    places = re.findall(r' id="([^"]*)"', page)
+    assert len(set(places)) == len(places)
+    assert all(re.fullmatch(r"[a-z0-9-]+", place) for place in places)
+    links = re.findall(r'href="#([^"]*)"', page)
+    assert {"verdicts", "verdicts-1", "script-x-script"} <= set(links) <= set(places)
+    assert set(re.findall(r'data-figure="([^"]*)"', page)) <= set(places)

@@ -81,6 +81,28 @@ def test_an_interval_over_zero_is_no_improvement(findings: Findings) -> None:
     assert "(99.9 % interval), not told apart from zero." in said.sentences[0]
 
 
+@pytest.mark.parametrize(
+    ("conclusion", "words"),
+    [
+        ("equivalent", ": equivalent within ±0.2."),
+        ("no worse", ": no worse by more than 0.2, not shown to be better."),
+        ("undecided", ": undecided."),
+    ],
+)
+def test_what_an_interval_over_zero_still_says_is_said(findings: Findings, conclusion: str, words: str) -> None:
+    gain = Gain(mean=0.01, low=-0.1, high=0.1, pairs=24, conclusion=conclusion, margin=0.2)
+    reason = "the chosen setting and the default are equivalent on held-out pairs"
+    said = verdict(replace(findings, improved=False, tuned_gain=gain, stg_gain=gain, reason=reason)).sentences
+    assert said[0] == f"The{reason[3:]}."
+    assert said[1].endswith(f"(95 % interval){words}")
+    assert any(sentence.startswith("STG's own part") and sentence.endswith(words) for sentence in said)
+
+
+def test_what_is_known_of_published_settings_is_said_where_none_raced(findings: Findings) -> None:
+    note = "No published setting is known for this model."
+    assert verdict(replace(findings, arms=(), published_note=note)).sentences[-1] == note
+
+
 def test_a_broken_guard_is_no_improvement_and_is_named(findings: Findings) -> None:
     said = verdict(replace(findings, improved=False, broken=("motion at_least_fraction 0.95",)))
     assert said.headline.startswith("No improvement")

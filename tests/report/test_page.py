@@ -92,6 +92,8 @@ def test_nothing_from_outside_becomes_markup(findings: Findings, tame: Page) -> 
         exports=((EVIL, EVIL),),
         votes=tuple(replace(vote, aspect=EVIL) for vote in findings.votes),
         warnings=(EVIL,),
+        reason=EVIL,
+        published_note=EVIL,
         preset={"model": EVIL},
         provenance={EVIL: EVIL},
         scorers=tuple(replace(scorer, name=EVIL, unit=EVIL) for scorer in findings.scorers),

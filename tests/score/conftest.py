@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models.optical_flow import raft_small
+from torchvision.models.optical_flow import raft_large, raft_small
 
 from stg_tune.embedded.scorers_data import Clean, render_clean
 from stg_tune.score import embedded_scorers
@@ -32,6 +32,29 @@ TINY_CLIP: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
 """An architecture of ``open_clip`` as small as can be, with OpenAI's activation and vocabulary."""
+
+
+def random_musiq(heads: int) -> Musiq:
+    """A small network, each head 64 wide, whose weights are so large that every part of it shows in the result."""
+    musiq = Musiq(dim=64 * heads, hidden=96, heads=heads, layers=2, stem=32)
+    for weight in musiq.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    for norm in (module for module in musiq.modules() if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm)):
+        torch.nn.init.normal_(norm.weight, 1.0, 0.1)
+    return musiq
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> dict[str, Any]:
+    return TINY_CLIP
+
+
+@pytest.fixture(scope="session")
+def musiq_states() -> dict[int, dict[str, torch.Tensor]]:
+    """Number of heads -> weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return {heads: random_musiq(heads).state_dict() for heads in (1, 2)}
 
 
 @pytest.fixture(scope="session")
@@ -63,14 +86,7 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        clip, trunk = CLIP(**TINY_CLIP), AlexTrunk()
-        musiq = Musiq(dim=64, hidden=96, heads=1, layers=2, stem=32)
-        for weight in musiq.parameters():
-            torch.nn.init.normal_(weight, std=0.2)
-        for norm in (
-            module for module in musiq.modules() if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm)
-        ):
-            torch.nn.init.normal_(norm.weight, 1.0, 0.1)
+        clip, trunk, musiq = CLIP(**TINY_CLIP), AlexTrunk(), random_musiq(1)
         heads = {f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1) for i, width in enumerate(AlexTrunk.chns)}
         linear = {"weight": torch.randn(1, 32), "bias": torch.tensor([5.0])}
         save_file({key: t.contiguous() for key, t in clip.state_dict().items()}, folder / "clip-vit-l-14.safetensors")
@@ -81,6 +97,7 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "alexnet-owt-7be5be79.pth": alexnet,
             "alex.pth": heads,
             "raft_small_C_T_V2-01064c6d.pth": raft_small().state_dict(),
+            "raft_large_C_T_V1-22a6c225.pth": raft_large().state_dict(),
             "musiq_spaq_ckpt-358bb6af.pth": musiq.state_dict(),
         }
     for name, state in saved.items():

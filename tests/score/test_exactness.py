@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import lpips
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import transforms
-from torchvision.models.optical_flow import raft_small
 
-from stg_tune.score import conformance
 from stg_tune.score.base import View
 from stg_tune.score.clip_models import VARIANTS, build_clip, configuration
-from stg_tune.score.default import build
-from stg_tune.score.flow import DynamicDegree, OpticalFlow, RaftFlow
-from stg_tune.score.loading import read_state
+from stg_tune.score.loading import fill, read_state
 from stg_tune.score.musiq import Musiq, MusiqQuality, hashed_positions
 from stg_tune.score.parts import Parts
 from stg_tune.score.placement import Placement
-from stg_tune.score.smoothness import MotionSmoothness
+from tests.score.asking import ask, film
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from open_clip.model import CLIP
 
 TINY_SIDE = 32
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SIZES = [(144, 160), (160, 90), (97, 131), (32, 32)]
 """Height and width: landscape, portrait, odd, the tower's own."""
-
-
-def film(height: int, width: int, frames: int = 4) -> Tensor:
-    """uint8 frames (frames, 3, height, width) with sharp detail, so that antialiasing and rounding show."""
-    rng = torch.Generator().manual_seed(height)
-    coarse = F.interpolate(torch.rand(frames, 3, 9, 9, generator=rng), (height, width), mode="nearest")
-    fine = torch.rand(frames, 3, height, width, generator=rng)
-    return ((0.6 * coarse + 0.4 * fine) * 255).round().to(torch.uint8)
-
-
-def ask(name: str, parts: Parts, levels: Tensor, prompt: str = "a ball") -> float:
-    (row,) = build([name], parts)(levels[None].float() / 255, [prompt])
-    value = row[name].value
-    assert value is not None, row[name].reason
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -236,8 +213,8 @@ def slow_tokens(state: dict[str, Tensor], frame: Tensor) -> tuple[Tensor, Tensor
     return tokens + state["transformer_encoder.scaleembed_input.scale_emb"][scales], torch.tensor(mask)
 
 
-def slow_musiq(state: dict[str, Tensor], frame: Tensor) -> float:
-    """One frame in [0, 1], one head, masked attention written out."""
+def slow_musiq(state: dict[str, Tensor], frame: Tensor, heads: int) -> float:
+    """One frame in [0, 1], masked attention written out head by head."""
     tokens, mask = slow_tokens(state, 2 * frame - 1)
     tokens = torch.cat([state["transformer_encoder.cls"][0], tokens])
     mask = torch.cat([torch.ones(1), mask])
@@ -252,25 +229,42 @@ def slow_musiq(state: dict[str, Tensor], frame: Tensor) -> float:
 
         inner = norm("norm1", tokens)
         query, key, value = (linear(f"attention.{name}", inner) for name in ("query", "key", "value"))
-        logits = query @ key.T / math.sqrt(query.shape[-1])
-        logits = logits.masked_fill(mask[:, None] * mask[None] == 0, -1e3)
-        tokens = tokens + linear("attention.out", logits.softmax(-1) @ value)
+        mixed = []
+        for head in range(heads):
+            part = slice(64 * head, 64 * head + 64)
+            logits = query[:, part] @ key[:, part].T / math.sqrt(64)
+            logits = logits.masked_fill(mask[:, None] * mask[None] == 0, -1e3)
+            mixed.append(logits.softmax(-1) @ value[:, part])
+        tokens = tokens + linear("attention.out", torch.cat(mixed, dim=1))
         tokens = tokens + linear("mlp.fc2", F.gelu(linear("mlp.fc1", norm("norm2", tokens))))
     name = "transformer_encoder.encoder_norm"
     final = F.layer_norm(tokens[0], tokens.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], 1e-6)
     return float(F.linear(final, state["head.weight"], state["head.bias"]))
 
 
-@pytest.mark.parametrize("size", [(97, 131), (300, 560)])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("size", [(97, 131), (131, 97), (300, 560), (560, 300)])
 @torch.inference_mode()
-def test_musiq_is_vbenchs(parts: Parts, size: tuple[int, int]) -> None:
-    state = read_state(parts.library.get("musiq-spaq").path)
-    levels = film(*size, frames=1)
+def test_musiq_is_vbenchs(musiq_states: dict[int, dict[str, Tensor]], size: tuple[int, int], heads: int) -> None:
+    """Landscape and portrait, below and above 512 pixels; one head and several."""
+    state = musiq_states[heads]
+    net = Musiq.like(state)
+    fill(net, state, "weights of a random network")
+    levels = film(*size, frames=2)
     frames = torch.Tensor(levels.numpy())  # VBench's load_video: floats, so that nothing is rounded below
     if max(size) > 512:
         scale = 512.0 / max(size)
         frames = transforms.Resize(size=(int(scale * size[0]), int(scale * size[1])), antialias=False)(frames)
-    expected = np.mean([slow_musiq(state, frame / 255.0) for frame in frames]) / 100
+    expected = np.mean([slow_musiq(state, frame / 255.0, heads) for frame in frames]) / 100
+    measure = MusiqQuality(net, Placement.automatic("cpu"), weights="0" * 16)
+    assert measure(View(levels.float() / 255), "").value == pytest.approx(expected, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_musiq_is_built_from_its_file(parts: Parts) -> None:
+    state = read_state(parts.library.get("musiq-spaq").path)
+    levels = film(97, 131, frames=1)
+    expected = slow_musiq(state, levels[0] / 255.0, heads=1) / 100
     assert ask("musiq", parts, levels) == pytest.approx(expected, abs=1e-5)
 
 
@@ -288,109 +282,3 @@ def test_musiq_has_the_published_shapes() -> None:
 def test_positions_cover_the_grid_row_by_row() -> None:
     assert hashed_positions(320, 320).tolist() == list(range(100))
     assert hashed_positions(33, 64).tolist() == [0, 5, 50, 55]
-
-
-# frames against frames -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # the package calls torchvision in an old way
-@torch.inference_mode()
-def test_temporal_lpips_is_the_packages(parts: Parts) -> None:
-    metric = lpips.LPIPS(pretrained=False, pnet_rand=True, net="alex", verbose=False).eval()
-    slices = [getattr(metric.net, f"slice{i}") for i in range(1, 6)]
-    convolutions = [layer for part in slices for layer in part if isinstance(layer, torch.nn.Conv2d)]
-    trunk = read_state(parts.library.get("alexnet").path)
-    for index, layer in zip((0, 3, 6, 8, 10), convolutions, strict=True):
-        layer.weight.data, layer.bias.data = trunk[f"features.{index}.weight"], trunk[f"features.{index}.bias"]
-    metric.load_state_dict(read_state(parts.library.get("lpips-alex-heads").path), strict=False)
-    frames = film(70, 90).float() / 255 * 2 - 1
-    expected = np.mean([float(metric(before[None], after[None])) for before, after in pairwise(frames)])
-    assert ask("temporal_lpips", parts, film(70, 90)) == pytest.approx(expected, abs=1e-5)
-
-
-def test_frames_too_small_for_lpips_are_named(parts: Parts) -> None:
-    (row,) = build(["temporal_lpips"], parts)(film(30, 64)[None].float() / 255, [""])
-    assert row["temporal_lpips"].reason == "frames of 64x30 pixels are too small: LPIPS needs 31 on both sides"
-    assert ask("temporal_lpips", parts, film(31, 64)) > 0
-
-
-def test_temporal_flickering_is_vbenchs(parts: Parts) -> None:
-    frames = film(40, 50).numpy().astype(int)
-    expected = (255 - np.mean([np.mean(np.abs(frames[t] - frames[t + 1])) for t in range(3)])) / 255
-    assert ask("temporal_flickering", parts, film(40, 50)) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("count", [5, 6])
-def test_motion_smoothness_is_vbenchs(count: int) -> None:
-    frames = film(40, 50, frames=count).numpy().astype(float)
-    kept = frames[::2]
-    errors = []
-    for t in range(len(kept) - 1):
-        made = np.clip(0.3137 * kept[t] + 0.6863 * kept[t + 1], 0, 255).astype(np.uint8)
-        errors.append(np.mean(np.abs(frames[2 * t + 1] - made)))
-    measure = MotionSmoothness(lambda before, after: 0.3137 * before + 0.6863 * after, weights="0" * 16)
-    value = measure(View(film(40, 50, frames=count).float() / 255), "").value
-    assert value == pytest.approx((255 - np.mean(errors)) / 255, abs=1e-5)
-
-
-def brightness_flow(before: Tensor, after: Tensor) -> Tensor:
-    change = (after - before).mean(1, keepdim=True)
-    return torch.cat([20 * change, 5 * change], dim=1)
-
-
-def slow_dynamic_degree(levels: Tensor, fps: float, flow: Callable[[Tensor, Tensor], Tensor]) -> float:
-    frames = list(levels[:: max(1, round(fps / 8))].float())
-    side = min(frames[0].shape[-2:])
-    threshold = 6.0 * (side / 256.0)
-    hits = 0
-    for before, after in pairwise(frames):
-        down, right = (((s // 8) + 1) * 8 - s for s in before.shape[-2:])
-        down, right = down % 8, right % 8
-        pad = [right // 2, right - right // 2, down // 2, down - down // 2]
-        one, two = (2 * F.pad(x[None], pad, mode="replicate") / 255 - 1 for x in (before, after))
-        field = flow(one, two)[0].numpy()
-        lengths = np.sort(np.sqrt(field[0] ** 2 + field[1] ** 2).flatten())[::-1]
-        hits += np.mean(lengths[: int(lengths.size * 0.05)]) > threshold
-    return float(hits >= round(4 * (len(frames) / 16.0)))
-
-
-def test_dynamic_degree_is_vbenchs() -> None:
-    placement = Placement.automatic("cpu")
-    answers = []
-    for fps in (6, 8, 24):
-        for strength in (0.02, 0.1, 0.3, 0.6, 1.0):
-            levels = (film(130, 141, frames=9).float() * strength).round().to(torch.uint8)
-            degree = DynamicDegree(brightness_flow, placement, fps=fps, weights="0" * 16)
-            value = degree(View(levels.float() / 255), "").value
-            assert value == slow_dynamic_degree(levels, fps, brightness_flow)
-            answers.append(value)
-    assert 0.0 < np.mean(answers) < 1.0
-
-
-@torch.inference_mode()
-def test_raft_is_torchvisions(parts: Parts) -> None:
-    state = read_state(parts.library.get("raft-small").path)
-    net = raft_small()
-    net.load_state_dict(state)
-    before, after = (film(128, 136, frames=2).float() / 255 * 2 - 1).split(1)
-    expected = net.eval()(before, after, num_flow_updates=2)[-1]
-    assert torch.equal(RaftFlow(net, 2)(before, after), expected)
-    (built,) = build(["optical_flow"], parts).measures
-    assert isinstance(built, OpticalFlow)
-    torch.testing.assert_close(built._flow._net(before, after, num_flow_updates=2)[-1], expected)
-
-
-def test_optical_flow_is_the_mean_length_without_the_padding() -> None:
-    frames = film(256, 260, frames=3).float() / 255
-    measure = OpticalFlow(brightness_flow, Placement.automatic("cpu"), weights="0" * 16)
-    change = 2 * (frames[1:] - frames[:-1]).mean(1)
-    expected = float((change.abs() * math.hypot(20, 5)).mean())
-    assert measure(View(frames), "").value == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_ball_that_moves_faster_has_more_motion_and_more_flicker(parts: Parts) -> None:
-    slow, fast = conformance.moving_ball(9)[:5], conformance.moving_ball(9)[::2]
-    for name, sign in (("motion", 1), ("temporal_flickering", -1), ("temporal_lpips", 1)):
-        values = [build([name], parts)(video[None], [""])[0][name].value for video in (slow, fast)]
-        assert sign * (values[1] - values[0]) > 0, name
-    assert isinstance(build(["musiq"], parts).measures[0], MusiqQuality)

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +38,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     """Sends one file, from the asked byte on; a test may make it stop early or lie."""
 
     stop_after: int | None = None
+    delay = 0.0
     content = CONTENT
     asked: list[tuple[str, str | None]]
 
@@ -62,6 +65,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self._send(206 if wanted else 200, self.content[begin:])
 
     def _send(self, status: int, body: bytes) -> None:
+        time.sleep(self.delay)
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
@@ -133,6 +137,35 @@ def test_a_beginning_that_is_longer_than_the_file_is_thrown_away(home: Path, ser
     assert library_of(home, web_record(f"{address}/thing.pth")).fetch(["thing"])[0].sha256 == SHA
 
 
+def test_two_that_want_the_same_file_download_it_once(home: Path, server: tuple[str, type[Server]]) -> None:
+    """Each opens the lock by itself, as two processes do."""
+    address, handler = server
+    handler.delay = 0.3
+    part = downloads.web_cache() / "thing.pth.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT[:1000])  # both would append the rest of it
+    libraries = [library_of(home, web_record(f"{address}/thing.pth")) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [verified for (verified,) in pool.map(lambda one: one.fetch(["thing"]), libraries)]
+    assert {verified.sha256 for verified in found} == {SHA}
+    assert handler.asked == [("/thing.pth", "bytes=1000-")]
+
+
+def test_no_pin_is_lost_when_several_pin_at_once(home: Path) -> None:
+    names = [f"thing-{number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: Pins(home / "pins.json").keep(name, SHA), names))
+    assert all(Pins(home / "pins.json").of(name) == SHA for name in names)
+
+
+def test_what_is_pinned_needs_no_right_to_write(home: Path) -> None:
+    pins = Pins(home / "pins.json")
+    pins.keep("thing", SHA)
+    (home / ".pins.json.lock").unlink()
+    pins.keep("thing", SHA)
+    assert not (home / ".pins.json.lock").exists()
+
+
 def test_a_wrong_download_is_refused_and_removed(home: Path, server: tuple[str, type[Server]]) -> None:
     address, handler = server
     handler.content = CONTENT[::-1]
@@ -147,7 +180,7 @@ def test_more_bytes_than_stated_are_not_downloaded(home: Path, server: tuple[str
     library = library_of(home, web_record(f"{address}/thing.pth", size=100))
     with pytest.raises(StgTuneError, match="sends 10240 bytes, the file has 100"):
         library.fetch(["thing"])
-    assert list(downloads.web_cache().iterdir()) == []
+    assert [file.name for file in downloads.web_cache().iterdir()] == [".thing.pth.lock"]
 
 
 def test_a_mirror_serves_files_under_their_own_names(
@@ -256,7 +289,7 @@ def test_without_a_hub_one_message_says_what_and_where(home: Path, offline: str)
     assert ("HF_HUB_OFFLINE is set" in said) == (offline == "1")
     assert "thing.bin  from https://huggingface.co/owner/name/resolve/main/model.bin  (MIT)" in said
     assert "stg-tune weights fetch thing" in said
-    assert "--weights DIR (or set STG_TUNE_WEIGHTS=DIR)" in said
+    assert "set STG_TUNE_WEIGHTS=DIR (or give --weights DIR to score, search, compare, evaluate or weights)" in said
 
 
 class Malice:
@@ -306,6 +339,25 @@ def test_the_records_are_complete_and_claim_no_checksum_without_its_source() -> 
             from urllib.parse import unquote
 
             assert unquote(file.source.address).endswith(f"/{file.file}")
+
+
+def test_rounded_sizes_are_those_that_torchvision_states() -> None:
+    from torchvision.models import AlexNet_Weights
+    from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights
+
+    stated = {
+        "raft-small": Raft_Small_Weights.C_T_V2,
+        "raft-large-things": Raft_Large_Weights.C_T_V1,
+        "alexnet": AlexNet_Weights.IMAGENET1K_V1,
+    }
+    for name, weights in stated.items():
+        file = record(name)
+        assert isinstance(file.source, WebFile)
+        assert weights.url == file.source.address
+        size = file.size or file.about
+        assert size is not None
+        assert size / 2**20 == pytest.approx(weights.meta["_file_size"], abs=6e-4)
+    assert all(file.size is None or file.about is None for file in FILES)
 
 
 def test_every_file_of_a_scorer_has_a_record_and_the_defaults_are_permissive() -> None:

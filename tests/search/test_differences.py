@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation, GuidanceSpec, Pair, ScoreKind
 from stg_tune.search.bench import Measurement
 from stg_tune.search.differences import check_guard, gain_between
 from stg_tune.search.objective import Guard, Judge, Objective
 from stg_tune.search.statistics import paired_interval
+from stg_tune.search.verdict import Arms, judge_arms
 
 KINDS = {
     name: ScoreKind(name=name, direction=direction, low=-math.inf, high=math.inf, unit="u")
@@ -162,7 +164,47 @@ def test_videos_that_cannot_be_scored_do_not_keep_a_guard():
     ]
     assert check_guard(judge, MOTION, blind, level=0.95).broken
     assert judge.violations(blind)[MOTION.name] > 0
-    assert check_guard(judge, MOTION, [Evaluation(config="c", pair=PAIRS[0], error="nan: x")], level=0.95) is None
+
+
+def test_a_guard_that_cannot_be_measured_is_not_proved():
+    base = np.random.default_rng(6).normal(2.0, 0.4, 60)
+    old = rows_of("b", PAIRS, good=base, motion=base)
+    dark = [replace(row, scores={"good": row.scores["good"]}, unscored={"motion": "black"}) for row in old]
+    judge = judge_on(old, guards=(MOTION,)).with_baseline(dark)
+    for rows in ([Evaluation(config="c", pair=PAIRS[0], error="nan: x")], rows_of("c", PAIRS, good=base, motion=base)):
+        found = check_guard(judge, MOTION, rows, level=0.95)
+        assert (found.measured, found.holds, found.broken, found.surely_broken) == (False, False, False, False)
+        assert found.reach > 0
+        assert found.value.to_dict()["mean"] is None
+    assert judge.violations(rows_of("c", PAIRS, good=base, motion=base))[MOTION.name] > 0
+    with pytest.raises(
+        StgTuneError, match=r"'motion at_least_fraction 0.95' cannot be measured: motion gave the default"
+    ):
+        judge.refuse_unmeasured()
+
+
+def test_a_gain_with_a_guard_that_cannot_be_measured_is_no_improvement():
+    rng = np.random.default_rng(8)
+    base, new = draws(rng, PAIRS, gain=1.0, noise=0.2)
+    old, motion = rows_of("b", PAIRS, good=base, motion=base), rows_of("c", PAIRS, good=new, motion=base)
+    dark = [replace(row, scores={"good": row.scores["good"]}, unscored={"motion": "black"}) for row in old]
+    specs = GuidanceSpec(cfg_scale=1.0), GuidanceSpec(cfg_scale=2.0)
+    arms = Arms(baseline=specs[0], winner=specs[1], best_cfg=specs[0], best_stg=None)
+
+    def verdict(default):
+        judge = judge_on(old, guards=(MOTION,)).with_baseline(default)
+        measured = [
+            Measurement(spec=spec, rows=tuple(rows), deltas={}, violations={"failed pairs": 0.0})
+            for spec, rows in zip(specs, (default, motion), strict=True)
+        ]
+        return judge_arms(judge, arms, measured, level=0.95)
+
+    assert verdict(old).improved
+    found = verdict(dark)
+    assert found.gain.low > 0
+    assert not found.improved
+    assert not found.hopeless
+    assert "the guard 'motion at_least_fraction 0.95' cannot be measured" in found.reason
 
 
 def test_a_gain_is_net_of_the_price_of_both_settings():

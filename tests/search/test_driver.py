@@ -20,6 +20,7 @@ from stg_tune.search.objective import Judge
 from stg_tune.search.plan import load_run
 from stg_tune.search.ranges import Range, RestartRange, SecondPart
 from stg_tune.search.space import WarmStart
+from stg_tune.search.stored import first_row
 
 BUDGET = "240"
 
@@ -54,7 +55,7 @@ def essence(result):
 @pytest.fixture(scope="module")
 def whole(landscape, make_plan, tmp_path_factory):
     """One uninterrupted run, shared: (landscape, plan, result, events, folder)."""
-    landscape = landscape(name="d1", noise=0.4)
+    landscape = landscape(name="d3", noise=0.4)
     plan = make_plan(landscape, budget=BUDGET, prompts=200)
     folder = tmp_path_factory.mktemp("whole") / "run"
     events = []
@@ -125,6 +126,13 @@ def test_the_result_becomes_a_preset_with_its_evidence(whole, tmp_path):
     assert loaded.spec == result.verdict.winner
     assert loaded.evidence.gain.low == result.verdict.gain.low
     assert loaded.evidence.evaluations == result.spent
+    for kept, found in zip(loaded.evidence.guard_values, result.verdict.guards, strict=True):
+        assert (kept.name, kept.limit, kept.holds) == (found.name, found.limit, found.holds)
+        assert (kept.value.low, kept.value.mean, kept.value.high) == (
+            found.value.low,
+            found.value.mean,
+            found.value.high,
+        )
     assert {item.name for item in loaded.evidence.scorers} == set(plan.kinds)
     assert preset.validate(tmp_path / "preset.json") == ()
 
@@ -153,6 +161,25 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_uninterrupted_one(whole, tmp
     assert len(fresh.calls) == len(set(fresh.calls)) == result.spent
 
 
+def test_a_resumed_run_must_repeat_a_row_that_is_stored(whole, tmp_path):
+    landscape, plan, result, _, _ = whole
+    fresh = dataclasses.replace(landscape, calls=[])
+    with pytest.raises(KeyboardInterrupt):
+        run_search(plan, interrupted_after(fresh, 90, KeyboardInterrupt()), directory=tmp_path)
+    stored = first_row(tmp_path)
+    assert not is_cfg_only(stored.task.spec)
+
+    def changed(spec, pair):
+        done = landscape(spec, pair)
+        return dataclasses.replace(done, scores={**done.scores, "aesthetic": done.scores["aesthetic"] + 1})
+
+    with pytest.raises(StgTuneError, match=r"different scores on .* aesthetic"):
+        run_search(plan, changed, directory=tmp_path, repeat=stored)
+    again = run_search(plan, fresh, directory=tmp_path, repeat=stored)
+    assert essence(again) == essence(result)
+    assert len(fresh.calls) == result.spent + 1
+
+
 def test_two_drivers_on_one_folder_are_refused(whole, tmp_path):
     landscape, plan, *_ = whole
     with DriverLock(tmp_path), pytest.raises(StgTuneError, match="another driver"):
@@ -163,7 +190,7 @@ def test_another_plan_in_the_same_folder_is_refused(whole):
     landscape, plan, _, _, folder = whole
     with pytest.raises(StgTuneError, match="another model, space, pairs, scorers or seed"):
         run_search(dataclasses.replace(plan, seed=9), landscape, directory=folder)
-    with pytest.raises(StgTuneError, match="larger number of evaluations only"):
+    with pytest.raises(StgTuneError, match="by a larger one only, and 160 comes to 160"):
         run_search(dataclasses.replace(plan, budget="160"), landscape, directory=folder)
     with pytest.raises(StgTuneError, match="leave out --storage"):
         run_search(plan, landscape, directory=folder, storage="sqlite:///other.db")
@@ -184,7 +211,8 @@ def test_a_larger_budget_goes_on_and_pays_for_the_second_verdict(whole, tmp_path
     spent = len(fresh.calls)
     more = run_search(dataclasses.replace(plan, budget="200"), fresh, directory=tmp_path)
     assert len(fresh.calls) == len(set(fresh.calls))
-    assert spent < len(fresh.calls) <= 200
+    assert more.spent <= 200
+    assert spent < len(fresh.calls) <= 200 + first.division.confirm  # the first winner, should the second be another
     assert [t.measurement.config for t in more.trials[: len(first.trials)]] == [
         t.measurement.config for t in first.trials
     ]
@@ -247,7 +275,7 @@ def test_without_a_price_nothing_is_said_of_it(whole):
 
 def test_preview_spends_nothing(landscape, make_plan):
     scene = landscape()
-    division = preview(make_plan(scene))
+    division = preview(make_plan(scene, prompts=200))
     assert division.total == 600
     assert division.confirm == 100
     assert scene.calls == []
@@ -292,7 +320,7 @@ def test_the_sampler_learns_from_what_is_known_already(landscape, make_plan, tmp
 
 def test_a_run_from_before_warm_starts_were_proposals_keeps_them(landscape, make_plan, tmp_path, one_term):
     scene = landscape(name="d1", noise=0.4)
-    plan = make_plan(scene, budget="200", prompts=200)
+    plan = make_plan(scene, budget="200", prompts=200, rules=1)
     fine = GuidanceSpec(cfg_scale=2.2, segments=one_term(0.25, layer=2).segments)
     warm = (WarmStart(name="fine", spec=fine, why="a test", source="a test"),)
     known = dataclasses.replace(plan, space=dataclasses.replace(plan.space, warm_starts=warm))

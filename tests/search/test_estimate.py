@@ -40,7 +40,7 @@ def test_the_cost_is_the_sum_of_what_is_planned(landscape, make_plan):
     plan = make_plan(landscape())
     cost = estimate(plan, Timing(first=5.0, plain=1.0, guided=2.0), workers=1)
     stages = cost.division.stages()
-    plain = stages["baseline"] + stages["cfg"] + 200
+    plain = stages["baseline"] + stages["cfg"] + 2 * cost.division.confirm
     assert cost.worker_seconds == plain + 2.0 * (600 - plain)
     assert cost.seconds == cost.worker_seconds + 5
     assert estimate(plan, cost.timing, workers=4).seconds == pytest.approx(cost.worker_seconds / 4 + 5)

@@ -1,10 +1,12 @@
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.search.driver import run_search
 from stg_tune.search.executor import BatchingExecutor, Finished, InlineExecutor, Task
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.storage import EvaluationTable
@@ -111,3 +113,62 @@ def test_what_a_late_batch_brings_for_the_second_time_is_dropped(make):
     ledger = make(Late())
     assert [row.pair.seed for row in ledger.run(TASKS)] == [0, 1, 2, 3]
     assert len(ledger._table.rows()) == 4
+
+
+class TwoWorkers:
+    """Hands the first task to the first worker, the next to the second; ``wrong`` adds to what the second says."""
+
+    slots = 2
+
+    def __init__(self, wrong=0.0):
+        self.wrong, self.done = wrong, []
+
+    def run(self, tasks):
+        for number, task in enumerate(tasks):
+            done = score(task.spec, task.pair)
+            if number % 2:
+                done = replace(done, scores={"a": done.scores["a"] + self.wrong})
+            self.done.append((f"w{number % 2}", task.pair.seed))
+            yield Finished(task=task, evaluation=done, worker=f"w{number % 2}")
+
+
+def test_what_is_done_twice_is_done_by_another_worker_and_stored_once(make, tmp_path):
+    executor, told = TwoWorkers(), []
+    ledger = make(executor, told)
+    ledger.run_twice(TASKS[:2])
+    assert executor.done == [("w0", 0), ("w1", 1), ("w0", 1), ("w1", 0)]
+    assert told == [(0, True), (1, True)]
+    assert ledger.spent == 2
+    assert len(EvaluationTable(f"sqlite:///{tmp_path / 'study.db'}", "m").rows()) == 2
+    ledger.run_twice(TASKS[:2])  # known, in this session or from an earlier one: the rest of a run need not prove it
+    assert len(executor.done) == 4
+
+
+def test_workers_that_do_not_agree_about_a_skip_end_the_run(make):
+    with pytest.raises(StgTuneError, match=r"different scores on w1 and w0: a 1\.1 and 1\. A score must not"):
+        make(TwoWorkers(wrong=0.1)).run_twice(TASKS[:2])
+
+
+def test_one_worker_does_nothing_twice(make):
+    calls = []
+    make(InlineExecutor(lambda spec, pair: calls.append(pair.seed) or score(spec, pair))).run_twice(TASKS[:2])
+    assert calls == [0, 1]
+
+
+def test_a_screen_has_its_first_settings_done_twice(landscape, make_plan, tmp_path):
+    """The default says nothing about what skips: a worker that differs only there must be found out at once."""
+    scene = landscape(name="d1", noise=0.4)
+    seen = Counter()
+
+    class Workers(TwoWorkers):
+        def run(self, tasks):
+            for number, task in enumerate(tasks):
+                done = scene(task.spec, task.pair)
+                seen[task.key] += 1
+                if number % 2 and task.spec.segments:
+                    done = replace(done, scores={**done.scores, "aesthetic": 99.0})
+                yield Finished(task=task, evaluation=done, worker=f"w{number % 2}")
+
+    with pytest.raises(StgTuneError, match=r"different scores on .* aesthetic"):
+        run_search(make_plan(scene, budget="150", prompts=200), executor=Workers(), directory=tmp_path)
+    assert max(seen.values()) == 2

@@ -1,6 +1,7 @@
 import math
 import pickle
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,19 @@ def test_deltas_are_paired_in_baseline_deviations_and_positive_is_better():
     assert parts == pytest.approx({"good": 1.0, "bad": 2.0})
     assert judge().delta(row(1, 2.0 + sd_good, 30.0 - 2 * sd_bad)) == pytest.approx((1 * 1.0 + 3 * 2.0) / 4)
     assert judge().delta(BASELINE[2]) == 0.0
+
+
+def test_what_each_pair_adds_to_a_violation_makes_up_the_whole():
+    drop = Guard(scorer="good", rule="drop_at_most_sd", value=0.5)
+    less, more = (Guard(scorer="motion", rule=f"at_{side}_fraction", value=0.9) for side in ("least", "most"))
+    values = [(1.5, 0.9), (2.0, 1.1), (3.7, 0.8), (4.1, 1.0)]
+    rows = [row(i, good, 10.0, motion) for i, (good, motion) in enumerate(values)]
+    found = judge(guards=(drop, less, more))
+    parts, whole, start = found.breaches(rows), found.violations(rows), found.violations(BASELINE)
+    for guard in (drop, less, more):
+        assert fmean(parts[guard.name].values()) == pytest.approx(whole[guard.name] - start[guard.name])
+    assert list(parts[drop.name].values()) == pytest.approx([-0.5, 0.0, -0.7, -0.1])
+    assert found.breaches([row(0, 1, 1, error="nan: x")])[drop.name] == {}
 
 
 def test_could_not_score_is_a_penalty_and_never_zero():

@@ -43,6 +43,17 @@ def test_a_plan_survives_the_run_file(tmp_path, make_plan, landscape, one_term):
     assert pickle.loads(pickle.dumps(plan.space)) == plan.space
 
 
+def test_a_plan_of_before_keeps_its_rules_and_its_fingerprint(make_plan, landscape):
+    plan = make_plan(landscape())
+    old = dataclasses.replace(plan, rules=1)
+    assert "rules" not in old.to_dict()
+    assert SearchPlan.from_dict(old.to_dict()) == old
+    assert SearchPlan.from_dict(plan.to_dict()) == plan
+    assert old.fingerprint() != plan.fingerprint()
+    with pytest.raises(StgTuneError, match="begun by a later stg-tune"):
+        SearchPlan.from_dict({**plan.to_dict(), "rules": 9})
+
+
 def test_what_changes_the_numbers_changes_the_fingerprint(make_plan, landscape):
     plan = make_plan(landscape())
     same = dataclasses.replace(plan, budget="large", versions={"torch": "3"})

@@ -27,7 +27,7 @@ def test_early_looks_begin_at_a_hundred_pairs(pairs, looks):
 def race(tmp_path, make_plan, landscape, one_term):
     """Race settings with given true gains; returns (race, who was evaluated on which pairs, announcements)."""
 
-    def run(gains, *, confirm=60, noise=0.3, cfg_gain=0.1, select=24, motion=None, slow=(), prompts=200):
+    def run(gains, *, confirm=60, noise=0.3, cfg_gain=0.1, select=24, motion=None, slow=(), prompts=200, **rules):
         scene = landscape(height=0.0, cfg_height=0.0)
         plan = make_plan(scene)
         specs = {name: one_term(layer=i) for i, name in enumerate(gains)}
@@ -59,7 +59,7 @@ def race(tmp_path, make_plan, landscape, one_term):
             Finalist(name="best CFG", origin="cfg", in_sample=bench.measure([cfg], plan.search_pairs[:8])[0])
         )
         held = [Pair(prompt=f"held {i % prompts}", seed=10_000 + i) for i in range(20 + confirm)]
-        track = Track(select=tuple(held[:20]), select_budget=select * 5, confirm=tuple(held[20:]))
+        track = Track(select=tuple(held[:20]), select_budget=select * 5, confirm=tuple(held[20:]), **rules)
         told = []
         result = run_race(
             bench,
@@ -152,7 +152,7 @@ def test_what_is_equal_is_called_equivalent(race):
 
 
 def test_the_pairs_behind_the_verdict_are_on_record(race):
-    result, _, _, track = race({"a": 1.0}, confirm=400, cfg_gain=0.0)
+    result, _, _, track = race({"a": -1.0}, confirm=400, cfg_gain=-1.1)
     assert result.confirm == track.confirm[:200]
     assert result.verdict.gain.pairs == 200
 
@@ -167,9 +167,31 @@ def test_evidence_of_each_scorer_is_in_its_own_unit(race):
     assert by_name["motion"].weight == 0.0
 
 
-def test_a_clear_race_stops_at_an_early_look_with_a_wider_interval(race):
-    verdict = race({"a": 1.0}, confirm=400, cfg_gain=0.0)[0].verdict
+def test_a_race_without_hope_stops_early(race):
+    lost = race({"a": -1.0}, confirm=400, cfg_gain=-1.1)[0].verdict
+    assert (lost.look, lost.looks, lost.gain.pairs, lost.gain.level) == (1, 3, 200, 0.999)
+    assert "stopped early" in lost.reason
+
+
+def test_a_race_whose_winner_breaks_a_guard_stops_early(race):
+    slow = race({"a": 1.0}, confirm=400, cfg_gain=0.0, slow=["a"])[0].verdict
+    assert (slow.look, slow.gain.low > 0, slow.hopeless) == (1, True, True)
+
+
+def test_a_clear_gain_is_measured_to_the_end(race):
+    won = race({"a": 1.0}, confirm=400, cfg_gain=0.0)[0].verdict
+    assert (won.look, won.gain.pairs, won.clear, won.hopeless) == (3, 400, True, False)
+    assert won.gain.level == pytest.approx(0.952)
+    assert "stopped early" not in won.reason
+
+
+def test_a_run_of_before_still_stops_when_its_gain_is_clear(race):
+    verdict = race({"a": 1.0}, confirm=400, cfg_gain=0.0, until_clear=True)[0].verdict
     assert (verdict.look, verdict.looks, verdict.gain.pairs, verdict.gain.level) == (1, 3, 200, 0.999)
+
+
+def test_a_warning_about_the_prompts_is_part_of_the_verdict(race):
+    assert race({"a": 1.0}, warning="5 prompts are few")[0].verdict.warning == "5 prompts are few"
 
 
 def test_nobody_raced(race):

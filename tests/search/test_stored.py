@@ -1,7 +1,8 @@
 import pytest
 
 from stg_tune.errors import StgTuneError
-from stg_tune.search.driver import snapshot
+from stg_tune.search.driver import run_search, snapshot
+from stg_tune.search.encoding import is_cfg_only
 from stg_tune.search.plan import load_run
 from stg_tune.search.stored import find_row, first_row, rows_of
 
@@ -19,9 +20,24 @@ def test_rows_are_found_by_what_people_call_them(finished_run):
     assert find_row(finished_run, trial.config[:8], trial.rows[0].pair.key).evaluation == trial.rows[0]
 
 
-def test_the_first_row_is_the_oldest_that_did_not_fail(finished_run):
-    assert first_row(finished_run).evaluation == rows_of(finished_run)[0].evaluation
-    assert ":" in first_row(finished_run).worker
+def test_workers_are_compared_with_the_oldest_row_that_skips(finished_run):
+    reference = first_row(finished_run)
+    guided = [row for row in rows_of(finished_run) if not is_cfg_only(row.spec)]
+    assert reference.evaluation == guided[0].evaluation
+    assert ":" in reference.worker
+
+
+def test_before_anything_was_skipped_it_is_the_oldest(make_plan, landscape, tmp_path):
+    calls = iter(range(9))
+
+    def evaluate(spec, pair):
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return landscape()(spec, pair)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search(make_plan(landscape()), evaluate, directory=tmp_path)
+    assert first_row(tmp_path).evaluation == rows_of(tmp_path)[0].evaluation
 
 
 @pytest.mark.parametrize(

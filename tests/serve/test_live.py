@@ -47,6 +47,16 @@ def test_a_page_is_made_once_for_each_change(scene: Scene) -> None:
     assert scene.made == 2
 
 
+@pytest.mark.parametrize("name", ["effects.json", "videos/pair-default.mp4", "votes.json"])
+def test_clips_and_effects_that_come_after_the_verdict_make_a_new_page(scene: Scene, name: str) -> None:
+    (scene.folder / "videos").mkdir()
+    scene.live.refresh()
+    scene.now += LEAST_WAIT
+    assert not scene.live.refresh()
+    (scene.folder / name).write_bytes(b"new")
+    assert scene.live.refresh()
+
+
 def test_a_page_that_takes_long_is_made_seldom(scene: Scene) -> None:
     scene.takes = 3.0
     scene.live.refresh()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stg_tune.vote import Vote, tally, wilson
-from stg_tune.vote.tally import design_effect
+from stg_tune.vote.tally import Point, design_effect, effective_votes
 
 
 def vote(voter: str, pair: int, choice: str, question: str = "quality", **changes: Any) -> Vote:
@@ -52,7 +52,8 @@ def test_counts_and_sentence() -> None:
     assert found.rate == pytest.approx(10 / 12)
     assert (found.low, found.high) == pytest.approx(wilson(10 / 12, 12))
     assert found.words() == (
-        "quality: preferred, 83% [55%, 95%] (ties count half); 9 for, 1 against, 2 ties; 1 voter, 12 pairs"
+        "quality: preferred (this voter's preference, nobody else was asked), 83% [55%, 95%] (ties count half); "
+        "9 for, 1 against, 2 ties; 1 voter, 12 pairs"
     )
 
 
@@ -105,6 +106,40 @@ def test_intervals_cover_when_voters_follow_the_pair() -> None:
         plain += low <= 0.5 <= high
     assert plain / 600 < 0.85
     assert 0.91 < inside / 600 < 0.985
+
+
+@pytest.mark.parametrize("voters", [3, 5, 12])
+def test_intervals_cover_people_of_different_taste(voters: int) -> None:
+    """Each person likes one setting better on most prompts; prompts alone as clusters would claim far too much."""
+    draw = random.Random(4)
+    inside = by_prompt = 0
+    for _ in range(500):
+        tastes = [min(max(draw.gauss(0.5, 0.22), 0.0), 1.0) for _ in range(voters)]
+        appeals = [draw.gauss(0.0, 0.1) for _ in range(24)]
+        points = [
+            Point(prompt=str(at), voter=str(who), value=float(draw.random() < taste + appeal))
+            for who, taste in enumerate(tastes)
+            for at, appeal in enumerate(appeals)
+        ]
+        rate = sum(point.value for point in points) / len(points)
+        low, high = wilson(rate, effective_votes(points))
+        inside += low <= 0.5 <= high
+        prompts = [(point.prompt, point.value) for point in points]
+        low, high = wilson(rate, len(points) / design_effect(prompts))
+        by_prompt += low <= 0.5 <= high
+    assert by_prompt / 500 < 0.85
+    assert inside / 500 > 0.93
+
+
+def test_one_voter_speaks_for_one_voter_and_two_for_hardly_anybody() -> None:
+    alone = [vote("Ada", number, "b") for number in range(20)]
+    (one,) = tally(alone, "default", "tuned-ab")
+    assert "this voter's preference" in one.words()
+    (two,) = tally([*alone, *(vote("Bob", n, "ab"[n % 2]) for n in range(20))], "default", "tuned-ab")
+    assert two.low < 0.2
+    assert "this voter" not in two.words()
+    independent = [Point(prompt=str(n), voter=str(n), value=float(n % 3 == 0)) for n in range(30)]
+    assert effective_votes(independent) == pytest.approx(30, rel=0.1)
 
 
 def test_a_level_is_a_level() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stg_tune.errors import StgTuneError
+from stg_tune.search.workers.sizing import ROUNDING, workers_on
 
 OBJECT_STORE = 100_000_000
 """Bytes; only scores go through it."""
@@ -103,8 +104,12 @@ def alive_nodes() -> dict[str, dict[str, float]]:
 
 def places(resources: dict[str, float], *, cpus: float, gpus: float) -> int:
     """How many workers of a size fit on a machine."""
-    fits = [resources.get(name, 0.0) / size for name, size in (("CPU", cpus), ("GPU", gpus)) if size > 0]
-    return math.floor(min(fits) + 1e-6) if fits else 0
+    fits = []
+    if cpus > 0:
+        fits.append(math.floor(resources.get("CPU", 0.0) / cpus + ROUNDING))
+    if gpus > 0:
+        fits.append(workers_on(resources.get("GPU", 0.0), gpus))
+    return min(fits, default=0)
 
 
 def _prepare_environment() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +78,18 @@ class Broke:
     """True: the user can fix it, trying again cannot."""
 
 
+Fault = Literal["process", "machine", "memory", "network"]
+"""Why a worker is gone. ``process``: it died, perhaps of what it was evaluating. All others are nobody's fault: the
+machine is gone, it had so little memory left that Ray ended the worker, or it cannot be reached."""
+
+REASONS: Mapping[Fault, str] = {
+    "machine": "machines are lost again and again",
+    "memory": "a machine has too little memory for its workers; give fewer --workers or a machine with more memory",
+    "network": "workers cannot be reached again and again",
+}
+"""What is said when the same evaluation has been set back too often by nobody's fault."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lost:
     """A worker's process is gone."""
@@ -86,8 +98,8 @@ class Lost:
     """Its number."""
     message: str
     """What is known of the reason."""
-    node_lost: bool = False
-    """The whole machine is gone: nobody's fault."""
+    fault: Fault = "process"
+    """Whose fault it is."""
 
 
 Event = Arrived | Loaded | Unable | Done | Broke | Lost

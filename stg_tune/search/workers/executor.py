@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stg_tune.search.workers.pool import Pool, PoolRule
+from stg_tune.search.workers.sizing import ROUNDING, gpus_under
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -80,8 +81,8 @@ class RayExecutor:
         if wanted.address is None:
             workers = workers or 1
             gpus = wanted.gpus or 0.0
-            room = {"cpus": workers * wanted.cpus, "gpus": workers * gpus}
-            cluster = LocalCluster(**{name: math.ceil(size - 1e-6) for name, size in room.items()})
+            cpus = math.ceil(workers * wanted.cpus - ROUNDING)
+            cluster = LocalCluster(cpus=cpus, gpus=gpus_under(workers, gpus))
         else:
             cluster = RemoteCluster(wanted.address)
             gpus = any(node.get("GPU") for node in alive_nodes().values()) if wanted.gpus is None else wanted.gpus

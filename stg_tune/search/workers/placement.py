@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from stg_tune.errors import StgTuneError
 from stg_tune.search.executor import BatchingExecutor, Executor, InlineExecutor
 from stg_tune.search.workers.executor import RayExecutor, RaySettings
-from stg_tune.search.workers.sizing import cores, workers_for
+from stg_tune.search.workers.sizing import cores, gpus_under, workers_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +50,8 @@ class Placement:
         for name, value in (("--gpus-per-worker", self.gpus), ("--cpus-per-worker", self.cpus)):
             if value is not None and not 0 <= value <= 1024:
                 raise StgTuneError(f"{name} must be between 0 and 1024, got {value:g}")
+        if self.gpus is not None and self.gpus > 1 and not float(self.gpus).is_integer():
+            raise StgTuneError(f"--gpus-per-worker above 1 must be a whole number, got {self.gpus:g}")
         if self.executor == "inline" and (self.address or (self.workers or 1) > 1):
             raise StgTuneError("--executor inline is one worker in this process; leave it out to have several")
 
@@ -126,7 +128,7 @@ def lay_out(placement: Placement, *, gpus: int, worker_bytes: int, batch: int = 
     count = placement.workers or workers_for(gpus=gpus, gpus_per_worker=share, worker_bytes=worker_bytes)
     if placement.executor == "inline":
         count = 1
-    if share * count > gpus + 1e-6:
+    if gpus_under(count, share) > gpus:
         raise StgTuneError(
             f"{count} workers with {share:g} GPUs each are more than the {gpus} GPUs of this machine; give fewer "
             "--workers or a smaller --gpus-per-worker"

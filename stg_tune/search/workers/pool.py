@@ -11,7 +11,7 @@ from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation
 from stg_tune.search.executor import Finished, Task
 from stg_tune.search.fidelity import in_full
-from stg_tune.search.workers.crew import Arrived, Broke, Crew, Done, Event, Loaded, Lost, Unable
+from stg_tune.search.workers.crew import REASONS, Arrived, Broke, Crew, Done, Event, Fault, Loaded, Lost, Unable
 from stg_tune.search.workers.deadline import DeadlineRule, Deadlines
 from stg_tune.search.workers.selftest import Reference, SelfTest
 from stg_tune.search.workers.staff import Job, Member, Staff, StaffRule
@@ -36,12 +36,10 @@ class PoolRule:
     tries: int = 3
     """Times that a task is tried when the worker's process dies under it or breaks."""
     timeouts: int = 2
-    """Times that a task may hit its deadline; the first may be the fault of the machine."""
-    patience: float = 4.0
-    """By how much the limit of a task grows when it has hit it: on a machine that others slow down, evaluations of a
-    fifth of the speed are no fault of their configuration."""
-    lost_machines: int = 10
-    """Times that a task is tried when the whole machine goes."""
+    """Times that a task may hit its deadline; the first may be the fault of the machine. Once a pair has failed so, the
+    other pairs of its configuration are tried once."""
+    setbacks: int = 10
+    """Times that a task is tried when the machine goes, has no memory left, or cannot be reached."""
 
 
 class Pool:
@@ -79,7 +77,8 @@ class Pool:
         self._ready: deque[Finished] = deque()
         self._mishaps: dict[Key, list[str]] = {}
         self._timeouts: dict[Key, int] = {}
-        self._moves: dict[Key, int] = {}
+        self._too_slow: set[str] = set()
+        self._setbacks: dict[Key, int] = {}
 
     @property
     def slots(self) -> int:
@@ -150,9 +149,7 @@ class Pool:
 
     def _begin(self, member: Member, task: Task, *, test: bool) -> None:
         assert self._crew is not None
-        limit = self._deadlines.limit(fresh=member.fresh, pairs=len(task.pairs))
-        limit *= self._rule.patience ** self._timeouts.get(task.key, 0)
-        member.job = Job(task=task, begun=self._clock(), limit=limit, test=test)
+        member.job = Job(task=task, begun=self._clock(), test=test)
         self._crew.assign(member.number, task)
 
     def _take(self, event: Event) -> None:
@@ -176,13 +173,15 @@ class Pool:
                 assert_never(event)
 
     def _done(self, member: Member, evaluations: tuple[Evaluation, ...]) -> None:
-        job, member.job, member.fresh = member.job, None, False
+        job, member.job = member.job, None
         if job is None:
             return
         self._staff.proved()
         self._test.check(member, job.task, evaluations)
         if not any(evaluation.error for evaluation in evaluations):
-            self._deadlines.note(in_full(job.task.fidelity, (self._clock() - job.begun) / len(evaluations)))
+            each = in_full(job.task.fidelity, (self._clock() - job.begun) / len(evaluations))
+            self._deadlines.note(each, pairs=len(evaluations), fresh=member.fresh)
+            member.fresh = False
         if not job.test:
             first, *more = evaluations
             self._ready.append(Finished(task=job.task, evaluation=first, worker=member.name, more=tuple(more)))
@@ -199,30 +198,37 @@ class Pool:
             )
 
     def _lost(self, member: Member, event: Lost) -> None:
-        task = self._gone(member, event.message, blameless=event.node_lost)
+        task = self._gone(member, event.message, event.fault)
         if task is None:
             return
-        if event.node_lost:
-            self._moves[task.key] = self._moves.get(task.key, 0) + 1
-            if self._moves[task.key] >= self._rule.lost_machines:
-                raise StgTuneError(
-                    f"{self._rule.lost_machines} machines were lost in a row under configuration {task.key[0]} on pair "
-                    f"{task.key[1]}: {event.message}. Every finished pair is kept, `stg-tune resume` goes on"
-                )
-            self._queue_again(task)
+        if event.fault != "process":
+            self._set_back(task, event)
         elif self._mishap(task, event.message) >= self._rule.tries:
             self._blame(member, task, event.message)
 
-    def _gone(self, member: Member, message: str, *, blameless: bool = False) -> Task | None:
+    def _gone(self, member: Member, message: str, fault: Fault = "process") -> Task | None:
         """Let a member go; its task, unless it had none that counts."""
         job = member.job
         counts = job is not None and not job.test
         self._test.forget(member)
-        if counts or blameless:
+        if counts and fault == "memory":
+            self._staff.starved(member)
+        elif counts or fault == "machine":
             self._staff.dismiss(member)
         else:
-            self._staff.failed(member, message)
+            self._staff.failed(member, f"{REASONS[fault]}: {message}" if fault != "process" else message)
         return job.task if job is not None and counts else None
+
+    def _set_back(self, task: Task, event: Lost) -> None:
+        """Queue a task again that nobody is to blame for, but not for ever."""
+        count = self._setbacks[task.key] = self._setbacks.get(task.key, 0) + 1
+        if count >= self._rule.setbacks:
+            raise StgTuneError(
+                f"{REASONS[event.fault]}: configuration {task.key[0]} on pair {task.key[1]} was set back {count} times "
+                f"by no fault of its own, the last time because of: {event.message}. Every finished pair is kept, "
+                "`stg-tune resume` goes on"
+            )
+        self._queue_again(task)
 
     def _mishap(self, task: Task, message: str) -> int:
         """Note one more mishap and queue the task again; the number of them."""
@@ -255,17 +261,23 @@ class Pool:
         now = self._clock()
         for member in self._staff.members:
             job = member.job
-            if job is None or now - job.begun <= job.limit:
+            if job is None or now - job.begun <= (limit := self._limit(member, job)):
                 continue
-            why = self._deadlines.explain(job.limit)
+            why = self._deadlines.explain(limit)
             task = self._gone(member, f"{member.name}: {why}")
             if task is None:
                 continue
             self._timeouts[task.key] = self._timeouts.get(task.key, 0) + 1
-            if self._timeouts[task.key] < self._rule.timeouts:
+            if self._timeouts[task.key] < self._rule.timeouts and task.key[0] not in self._too_slow:
                 self._queue_again(task)
             else:
+                self._too_slow.add(task.key[0])
                 self._fail(member, task, f"timeout: {why}", now - job.begun)
+
+    def _limit(self, member: Member, job: Job) -> float:
+        """By what is known now, however little it was when the job began; a self-test has the limit of a second try."""
+        again = job.test or job.task.key in self._timeouts
+        return self._deadlines.limit(fresh=member.fresh, pairs=len(job.task.pairs), again=again)
 
 
 class _Source:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stg_tune.errors import StgTuneError
 from stg_tune.search.workers.cluster import Cluster, actor_class, alive_nodes, places
-from stg_tune.search.workers.crew import Arrived, Broke, Done, Event, Loaded, Lost, Recipe, Unable
+from stg_tune.search.workers.crew import Arrived, Broke, Done, Event, Fault, Loaded, Lost, Recipe, Unable
 from stg_tune.search.workers.worker import Trouble, Worker
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ LOOK_AROUND = 5.0
 
 MOST_WORDS = 400
 """Characters that are told of a death."""
+
+ITS_MACHINE = "its node has died"
+"""What Ray says of an actor that never told where it was."""
 
 Step = Literal["place", "load", "evaluate"]
 
@@ -130,13 +133,22 @@ class RayCrew:
         return Unable(worker=worker, message=message, fixable=False)
 
     def _death(self, worker: int, error: Exception) -> Lost:
+        return Lost(worker=worker, message=_cause(error), fault=self._fault(worker, error))
+
+    def _fault(self, worker: int, error: Exception) -> Fault:
+        from ray import exceptions
+
         node = self._nodes.get(worker)
-        gone = node is not None and node not in alive_nodes()
-        return Lost(worker=worker, message=_cause(error), node_lost=gone)
+        if ITS_MACHINE in str(error) or (node is not None and node not in alive_nodes()):
+            return "machine"
+        if isinstance(error, exceptions.OutOfMemoryError):
+            return "memory"
+        return "network" if isinstance(error, exceptions.ActorUnavailableError) else "process"
 
 
 def _cause(error: Exception) -> str:
     """What Ray knows of a death, without its advice and its identifiers."""
     text = " ".join(str(error).split())
-    detail = text.partition("Worker exit detail:")[2] or text
+    detail = text.partition("Worker exit detail:")[2] or text.partition("OOM kill reason:")[2] or text
+    detail = detail.partition("Object store memory usage")[0]
     return detail.partition("There are some potential root causes")[0].strip()[:MOST_WORDS] or type(error).__name__

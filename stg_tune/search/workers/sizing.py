@@ -10,6 +10,8 @@ PROCESS_BYTES = 1_500_000_000
 """Memory of a worker with torch, without its model."""
 FILES_FACTOR = 1.5
 """Memory of a model over the size of its files: what it computes with comes on top."""
+ROUNDING = 1e-6
+"""A share such as a third is not a whole fraction of 1 in binary."""
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 MODEL_FILES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
@@ -46,8 +48,22 @@ def workers_for(*, gpus: int, gpus_per_worker: float, worker_bytes: int) -> int:
         worker_bytes: Memory of one worker.
     """
     if gpus and gpus_per_worker > 0:
-        return max(math.floor(gpus / gpus_per_worker + 1e-6), 1)
+        return max(workers_on(gpus, gpus_per_worker), 1)
     return max(min(cores(), free_memory() // worker_bytes), 1)
+
+
+def workers_on(gpus: float, share: float) -> int:
+    """How many workers GPUs are enough for: Ray lets several share one GPU, but none have parts of two."""
+    if share < 1:
+        return math.floor(gpus + ROUNDING) * math.floor(1 / share + ROUNDING)
+    return math.floor(gpus / share + ROUNDING)
+
+
+def gpus_under(workers: int, share: float) -> int:
+    """GPUs that a number of workers need, the reverse of ``workers_on``."""
+    if share <= 0:
+        return 0
+    return math.ceil(workers / workers_on(1, share)) if share < 1 else math.ceil(workers * share - ROUNDING)
 
 
 def _siblings(number: int) -> str:

@@ -34,8 +34,6 @@ class Job:
     """The task."""
     begun: float
     """When."""
-    limit: float
-    """Seconds it may take."""
     test: bool
     """Done for the self-test only: the result is compared and dropped."""
 
@@ -136,6 +134,11 @@ class Staff:
             raise StgTuneError(event.message)
         self.failed(self._members[event.worker], event.message)
 
+    def starved(self, member: Member) -> None:
+        """A member's machine had no memory left for it: wait before the next is hired."""
+        self.dismiss(member)
+        self._wait()
+
     def failed(self, member: Member, message: str) -> None:
         """A member was of no use before its first result: wait before the next is hired.
 
@@ -143,12 +146,15 @@ class Staff:
             StgTuneError: Nobody can work, and it has been tried often enough.
         """
         self.dismiss(member)
-        waits = self._rule.back_off
-        if self._failures >= len(waits) and not any(other.phase == "ready" for other in self.members):
+        if self._failures >= len(self._rule.back_off) and not any(other.phase == "ready" for other in self.members):
             raise StgTuneError(
-                f"no worker can load the model, tried {self._failures + 1} times; the last one, {member.name}, says: "
+                f"no worker is ready to evaluate, tried {self._failures + 1} times; the last one, {member.name}, says: "
                 f"{message}"
             )
+        self._wait()
+
+    def _wait(self) -> None:
+        waits = self._rule.back_off
         self._not_before = self._clock() + waits[min(self._failures, len(waits) - 1)]
         self._failures += 1
 

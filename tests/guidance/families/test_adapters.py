@@ -144,7 +144,8 @@ def test_other_linear_layers_take_part_in_every_pass(cases, reference, name, cha
     expected = reference.run(case, spec.segments[0].terms, cfg=spec.cfg_scale)
     spread = max(1.0, float(expected.std()))
     found, run = run_guided(case, pipe, spec)
-    torch.testing.assert_close(found, expected, atol=2e-4 * spread, rtol=0)
+    # rounding: the same test gave 1e-4 and 2.4e-4 for svd with other kernels of the same library
+    torch.testing.assert_close(found, expected, atol=(5e-4 if name == "svd" else 2e-4) * spread, rtol=0)
     assert min(run.effects().values()) > 1e-2
     whole, _ = run_guided(case, pipe, spec, prefix_reuse=False)
     torch.testing.assert_close(found, whole, atol=(2e-4 if name == "svd" else 2e-5) * spread, rtol=0)

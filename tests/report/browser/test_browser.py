@@ -5,22 +5,23 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stg_tune.records import GuidanceSpec, Segment, SkipTerm
-from stg_tune.report import Trial, render, write_report
+from stg_tune.report import Trial, render, write_comparison, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from stg_tune.report import Findings
 
 pytestmark = pytest.mark.slow
 
 EVIL = "</script><img src=x onerror=\"window.evil=1\"><b onmouseover='window.evil=1'>fat</b>"
+DASHBOARDS = Path(__file__).parents[3] / "dashboards"
 SECONDS = 5.0
 """Processor time in which a study of 5,000 trials opens."""
 BRIGHTNESS = """
@@ -196,6 +197,31 @@ def test_a_phone_scrolls_down_only(opened: Any) -> None:
     opened.resize(1200)
 
 
+def test_many_clips_of_a_pair_stay_visible_on_a_phone(
+    browser: Any, findings: Findings, film: Callable[[str], Path], tmp_path: Path
+) -> None:
+    names = ("CFG alone", "published: paper", "finalist: trial 12", "finalist: trial 7")
+    others = {name: film(f"many-{number}.mp4") for number, name in enumerate(names)}
+    clip = replace(findings.clips[0], baseline=film("many-a.mp4"), tuned=film("many-b.mp4"), others=others)
+    page = write_report(replace(findings, clips=(clip,), trials=(), layers=(), prompts=()), tmp_path / "many.html")
+    browser.open(page, width=375, prefers_reduced_motion="reduce")
+    browser.wait("[...document.querySelectorAll('video')].every(video => video.videoWidth === 32)")
+    widths = browser.run("return [...document.querySelectorAll('video')].map(video => video.clientWidth)")
+    assert len(widths) == 6
+    assert min(widths) > 90
+    assert browser.run("return document.documentElement.scrollWidth") == 375
+    assert browser.log() == []
+
+
+@pytest.mark.parametrize("page", sorted(DASHBOARDS.glob("*.html")), ids=lambda page: page.stem)
+def test_a_committed_dashboard_opens(browser: Any, page: Path) -> None:
+    browser.open(page, width=375, prefers_reduced_motion="reduce")
+    browser.draw_all()
+    assert {address for address in browser.requests() if not address.startswith(("data:", "blob:"))} == {page.as_uri()}
+    assert browser.run("return document.documentElement.scrollWidth") == 375
+    assert browser.log() == []
+
+
 def test_nothing_of_the_content_runs(
     browser: Any, findings: Findings, film: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -225,6 +251,31 @@ def test_nothing_of_the_content_runs(
     assert "<img src=x onerror=" in browser.run(
         "return document.querySelector('.hoverlayer, .figure').closest('body').textContent"
     )
+    assert browser.log() == []
+
+
+def test_runs_over_each_other_fit_a_phone_and_nothing_of_their_names_runs(
+    browser: Any, findings: Findings, tmp_path: Path
+) -> None:
+    renamed = {"spatial": EVIL, "temporal": "temporal" * 20}
+    layers = tuple(
+        replace(layer, stack=renamed[layer.stack], op=EVIL if layer.op == "residual" else layer.op)
+        for layer in findings.layers
+    )
+    evil = replace(findings, model=EVIL, layers=layers, depths=dict.fromkeys(renamed.values(), 8))
+    page = write_comparison((evil, findings, replace(findings, model="m" * 80)), tmp_path / "comparison.html")
+    browser.open(page, width=375, prefers_reduced_motion="reduce")
+    browser.draw_all()
+    assert {address for address in browser.requests() if not address.startswith(("data:", "blob:"))} == {page.as_uri()}
+    assert browser.run("return [document.documentElement.scrollWidth, innerWidth]") == [375, 375]
+    assert browser.run("return [...document.querySelectorAll('.figure .main-svg')].every(s => s.clientWidth <= 375)")
+    browser.run(HOVER)
+    browser.wait("document.querySelectorAll('.hovertext').length > 0")
+    counts = "document.querySelectorAll('img, b[onmouseover]').length, document.querySelectorAll('.figure').length"
+    assert browser.run(f"return [window.evil, {counts}]") == [None, 0, 3]
+    assert "<img src=x onerror=" in browser.run("return document.body.innerText")
+    links = "[...document.querySelectorAll('nav a')].every(a => document.getElementById(a.hash.slice(1)))"
+    assert browser.run(f"return {links}")
     assert browser.log() == []
 
 

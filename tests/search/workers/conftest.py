@@ -25,11 +25,12 @@ def score(task: Task, worker: int) -> Evaluation:
 
 @dataclass
 class FakeCrew:
-    """Workers that take a second for everything, unless a script says otherwise."""
+    """Workers that take a second for everything, ``warm_up`` more at first, unless a script says otherwise."""
 
     size: int = 2
     nodes: int = 1
     seconds: float = 1.0
+    warm_up: float = 0.0
     behave: Callable[[Task, int], Evaluation | Event] = score
     loading: Callable[[int], Event] = lambda number: Loaded(worker=number, identity={"torch": "2"})
     arrives: Callable[[int], bool] = lambda number: True
@@ -53,6 +54,7 @@ class FakeCrew:
         return number
 
     def assign(self, worker: int, task: Task) -> None:
+        warm_up = 0.0 if any(number == worker for number, _, _ in self.given) else self.warm_up
         self.given.append((worker, task, self.now))
         answer = self.behave(task, worker)
         if answer is None:  # hangs
@@ -60,7 +62,7 @@ class FakeCrew:
         if isinstance(answer, Evaluation):
             pairs = task.pairs
             answer = Done(worker=worker, evaluations=tuple(replace(answer, pair=pair) for pair in pairs))
-        self._later(self.seconds * len(task.pairs), answer)
+        self._later(warm_up + self.seconds * len(task.pairs), answer)
 
     def fire(self, worker: int) -> None:
         self.fired.append(worker)

@@ -4,6 +4,7 @@ from stg_tune.errors import StgTuneError
 from stg_tune.records import Evaluation
 from stg_tune.search.executor import BatchingExecutor, InlineExecutor
 from stg_tune.search.workers import sizing
+from stg_tune.search.workers.cluster import places
 from stg_tune.search.workers.executor import RayExecutor
 from stg_tune.search.workers.placement import Placement, lay_out
 
@@ -35,7 +36,10 @@ def machine(monkeypatch, tmp_path):
         ({}, 1, 1, ("inline", 1, 1.0, 4.0)),
         ({}, 2, 1, ("ray", 2, 1.0, 2.0)),
         ({"gpus": 0.5}, 2, 1, ("ray", 4, 0.5, 1.0)),
+        ({"gpus": 0.6}, 2, 1, ("ray", 2, 0.6, 2.0)),
+        ({"gpus": 0.4, "workers": 4}, 2, 1, ("ray", 4, 0.4, 1.0)),
         ({"gpus": 2}, 4, 1, ("ray", 2, 2.0, 2.0)),
+        ({"gpus": 2}, 5, 1, ("ray", 2, 2.0, 2.0)),
         ({"gpus": 0}, 2, 1, ("ray", 4, 0.0, 1.0)),
         ({"workers": 1}, 0, 1, ("inline", 1, 0.0, 4.0)),
         ({"workers": 3}, 0, 1, ("ray", 3, 0.0, 1.0)),
@@ -70,6 +74,7 @@ def test_a_model_needs_memory_for_its_files(tmp_path):
     [
         ({"workers": 0}, "--workers must be 1 or more, got 0"),
         ({"gpus": -1}, "--gpus-per-worker must be between"),
+        ({"gpus": 1.5}, "--gpus-per-worker above 1 must be a whole number, got 1.5"),
         ({"cpus": float("nan")}, "--cpus-per-worker must be between"),
         ({"executor": "inline", "workers": 2}, "inline is one worker"),
         ({"executor": "inline", "address": "auto"}, "inline is one worker"),
@@ -81,11 +86,44 @@ def test_contradictions_are_refused(wish, message):
 
 
 @pytest.mark.parametrize(
-    ("wish", "message"), [({"gpus": 1}, "more than the 0 GPUs"), ({"workers": 3, "gpus": 0.5}, "more than the")]
+    ("wish", "gpus", "message"),
+    [
+        ({"gpus": 1}, 0, "more than the 0 GPUs"),
+        ({"workers": 3, "gpus": 0.5}, 1, "more than the"),
+        ({"workers": 3, "gpus": 0.6}, 2, "3 workers with 0.6 GPUs each are more than the 2 GPUs"),
+    ],
 )
-def test_what_this_machine_has_not_is_refused(wish, message):
+def test_what_this_machine_has_not_is_refused(wish, gpus, message):
     with pytest.raises(StgTuneError, match=message):
-        lay_out(Placement(**wish), gpus=0 if wish == {"gpus": 1} else 1, worker_bytes=1)
+        lay_out(Placement(**wish), gpus=gpus, worker_bytes=1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "workers"),
+    [
+        (2, 0.6, 2),
+        (2, 0.5, 4),
+        (2, 0.4, 4),
+        (3, 1 / 3, 9),
+        (2, 0.3333, 6),
+        (8, 0.1, 80),
+        (2, 1, 2),
+        (5, 2, 2),
+        (1, 2, 0),
+    ],
+)
+def test_no_worker_has_parts_of_two_gpus(gpus, share, workers):
+    assert sizing.workers_on(gpus, share) == workers
+    assert places({"CPU": 99.0, "GPU": float(gpus)}, cpus=1, gpus=share) == workers
+    assert sizing.gpus_under(workers, share) <= gpus
+    assert sizing.workers_on(sizing.gpus_under(workers, share), share) >= workers
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers"), [(1, 0, 4), (3, 0, 1), (0.5, 0, 8), (0.5, 1, 2), (0, 0.5, 4), (0, 0, 0)]
+)
+def test_a_machine_of_a_cluster_has_places(cpus, gpus, workers):
+    assert places({"CPU": 4.0, "GPU": 2.0}, cpus=cpus, gpus=gpus) == workers
 
 
 class Recipe:
