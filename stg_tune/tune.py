@@ -292,7 +292,18 @@ def published_for(entry: ModelEntry) -> dict[str, GuidanceSpec]:
     carried = {
         f"{prior.name}, by relative depth": presets.carried_over(prior, entry.depths) for prior in _siblings(entry)[:1]
     }
-    return own or carried
+    return dict(map(_with_one_scale, (own or carried).items()))
+
+
+def _with_one_scale(named: tuple[str, GuidanceSpec]) -> tuple[str, GuidanceSpec]:
+    """The setting with its CFG scale as the only one, where it leaves CFG to the pipeline.
+
+    A search compares settings at a CFG scale of their own, and a pipeline's own CFG cannot be rescaled.
+    """
+    name, spec = named
+    if spec.cfg_source == "spec":
+        return named
+    return f"{name}, one CFG scale {spec.cfg_scale:g}", replace(spec, cfg_source="spec")
 
 
 def with_warm_starts(space: SearchSpace, entry: ModelEntry, names: Sequence[str]) -> SearchSpace:
@@ -307,7 +318,8 @@ def with_warm_starts(space: SearchSpace, entry: ModelEntry, names: Sequence[str]
         )
         for prior in (*given, *_siblings(entry)[:SIBLINGS])
     ]
-    return replace(space, warm_starts=(*space.warm_starts, *warm))
+    every = [(start, _with_one_scale((start.name, start.spec))) for start in (*space.warm_starts, *warm)]
+    return replace(space, warm_starts=tuple(replace(start, name=name, spec=spec) for start, (name, spec) in every))
 
 
 def _siblings(entry: ModelEntry) -> list[presets.Preset]:

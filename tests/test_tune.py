@@ -14,6 +14,7 @@ from stg_tune.embedded import digits
 from stg_tune.errors import StgTuneError
 from stg_tune.folder import RunFolder
 from stg_tune.generate import Generator
+from stg_tune.guidance.checks import check_terms
 from stg_tune.models.base import ModelEntry
 from stg_tune.models.open_sora.pipeline import OpenSoraPipeline
 from stg_tune.outcome import filmed_settings
@@ -191,6 +192,19 @@ def test_where_none_was_made_for_the_same_blocks_the_nearest_sibling_races_by_re
     (prior,) = [prior for prior in published("mochi") if prior.name == source != name]
     assert spec == carried_over(prior, entry.depths) != prior.spec
     assert tune.published_for(models.entry("open-sora-tiny")) == {}
+
+
+@pytest.mark.parametrize("model", ["svd", "svd-tiny", "mochi", "mochi-tiny", "open-sora", "open-sora-tiny"])
+def test_what_a_search_tries_first_can_be_run(model: str) -> None:
+    """SVD's published setting leaves CFG to the pipeline, whose result cannot be rescaled."""
+    entry = models.entry(model)
+    space = with_warm_starts(load_space(model, entry.depths), entry, [])
+    first = {**tune.published_for(entry), **{start.name: start.spec for start in space.warm_starts}}
+    for spec in first.values():
+        assert spec.cfg_source == "spec"
+        check_terms(spec, weak_model=None)
+    told = [name for name in first if name.endswith(", one CFG scale 3")]
+    assert bool(told) == model.startswith("svd")
 
 
 def test_the_seed_decides_the_split() -> None:

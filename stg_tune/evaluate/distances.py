@@ -107,8 +107,13 @@ def clustered_error(values: Sequence[float], clusters: Sequence[Hashable]) -> fl
     return float(np.sqrt(count / (count - 1) * (sums @ sums))) / len(given) if count > 1 else float("inf")
 
 
-def basic_interval(estimate: float, draws: Array) -> tuple[float, float]:
-    """Basic bootstrap interval at ``LEVEL``; unlike the percentile one it takes the draws' bias off."""
+def centred_interval(estimate: float, draws: Array) -> tuple[float, float]:
+    """Bootstrap interval at ``LEVEL`` for what is expected of as many videos: ``estimate`` less the draws' deviations.
+
+    A draw repeats videos, so that a number that grows with variety (inception score) or falls with the number of videos
+    (Frechet distance) is off in every draw in the same direction. The deviations are those from the draws' own mean:
+    what all draws are off by says nothing about the estimate.
+    """
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(2 * estimate - high), float(2 * estimate - low)
+    low, high = np.quantile(draws - draws.mean(), [tail, 1 - tail])
+    return float(estimate - high), float(estimate - low)

@@ -10,8 +10,8 @@ import numpy as np
 
 from stg_tune.evaluate.distances import (
     Reference,
-    basic_interval,
     bootstrap,
+    centred_interval,
     diversity,
     frechet_distance,
     inception_score,
@@ -65,7 +65,7 @@ class Estimate:
     def minus(self, other: Estimate) -> Difference:
         """Paired, for both were measured on the same draws."""
         gap = self.value - other.value
-        low, high = basic_interval(gap, self.draws - other.draws)
+        low, high = centred_interval(gap, self.draws - other.draws)
         return Difference(mean=gap, low=low, high=high)
 
 

@@ -37,7 +37,7 @@ ENTRIES = (
         name="svd-tiny",
         architecture=SVD,
         depths={"spatial": 9, "temporal": 9},
-        defaults=GenerationDefaults(height=64, width=64, num_frames=9, num_inference_steps=12, cfg_scale=1.5, fps=4),
+        defaults=GenerationDefaults(height=64, width=64, num_frames=9, num_inference_steps=8, cfg_scale=3.0, fps=4),
         batch=4,
         source="embedded",
         loader="stg_tune.models.pipelines:load_embedded",

@@ -107,7 +107,6 @@ def test_the_picture_of_a_pair_is_held_out_and_says_what_the_caption_says():
     assert 20 < near.sum() < 900, "strokes of the caption's colour"
 
 
-@pytest.mark.skipif(not (WEIGHTS / "svd-tiny").is_dir(), reason="svd-tiny is not trained yet")
 def test_the_shipped_model_is_small_and_keeps_the_picture():
     files = [path for path in (WEIGHTS / "svd-tiny").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 15 * 2**20

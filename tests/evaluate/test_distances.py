@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from scipy.linalg import sqrtm
 from stg_tune.embedded.judge import load_judge
 from stg_tune.evaluate.distances import (
     Reference,
-    basic_interval,
     bootstrap,
+    centred_interval,
     clustered_error,
     diversity,
     frechet_distance,
@@ -20,6 +21,9 @@ from stg_tune.evaluate.distances import (
     resamples,
 )
 from stg_tune.search.statistics import paired_interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 RNG = np.random.default_rng(0)
 
@@ -66,8 +70,31 @@ def test_bootstrap_draws_are_the_same_for_both_arms_so_that_differences_are_pair
     )
     np.testing.assert_allclose(two - one, 1.0)
     assert one.std(ddof=1) == pytest.approx(values.std(ddof=1) / math.sqrt(200), rel=0.25)
-    low, high = basic_interval(float(values.mean()), one)
+    low, high = centred_interval(float(values.mean()), one)
     assert low < values.mean() < high
+
+
+def test_an_interval_of_a_number_that_repeated_videos_lower_holds_what_is_expected_of_as_many_videos() -> None:
+    """Inception scores of 240 videos in 120 classes, one set with all classes, the other with half of them."""
+    rng = np.random.default_rng(5)
+
+    def scores(classes: int) -> tuple[float, NDArray[np.float64]]:
+        chances = np.full((240, 120), 0.1 / 120)
+        chances[np.arange(240), rng.integers(0, classes, 240)] += 0.9
+        return inception_score(chances), bootstrap(lambda draw: inception_score(chances[draw]), draws)
+
+    draws, gaps = resamples(range(240)), []
+    for _ in range(40):
+        (one, of_one), (two, of_two) = scores(120), scores(60)
+        low, high = centred_interval(one - two, of_one - of_two)
+        assert low < one - two < high
+        gaps.append((one - two, low, high))
+    expected = float(np.mean([gap for gap, _, _ in gaps]))
+    held = sum(low <= expected <= high for _, low, high in gaps)
+    assert held >= 36
+    (_, of_one), (_, of_two) = scores(120), scores(60)
+    off = abs(np.mean(of_one - of_two) - expected)
+    assert off > 3 * np.std([gap for gap, _, _ in gaps]), "the draws are off as a whole"
 
 
 def test_whole_prompts_are_drawn() -> None:
