@@ -67,7 +67,7 @@ def _parts(findings: Findings) -> Iterator[str]:
         yield f"CFG alone ({describe(findings.cfg)}) over the default: {judged(findings.cfg_gain)}."
     for arm in findings.arms:
         if arm.name.startswith("published"):
-            yield f"{arm.name.capitalize()}: {judged(arm.gain)}."
+            yield f"{arm.name[:1].upper()}{arm.name[1:]}: {judged(arm.gain)}."
 
 
 def _how_used(findings: Findings) -> tuple[str, str]:
