@@ -37,7 +37,7 @@ ENTRIES = (
         name="mochi-tiny",
         architecture=MOCHI,
         depths={"blocks": 12},
-        defaults=GenerationDefaults(height=64, width=64, num_frames=19, num_inference_steps=16, cfg_scale=2.0, fps=8),
+        defaults=GenerationDefaults(height=64, width=64, num_frames=19, num_inference_steps=16, cfg_scale=4.5, fps=8),
         batch=4,
         source="embedded",
         loader="stg_tune.models.pipelines:load_embedded",
