@@ -129,7 +129,6 @@ def test_the_short_text_is_the_text_that_diffusers_pads_to_256(mochi_folder):
     assert 4 < guided.forwards < 6
 
 
-@pytest.mark.skipif(not (WEIGHTS / "mochi-tiny").is_dir(), reason="mochi-tiny is not trained yet")
 def test_the_shipped_model_is_small_and_has_blocks_to_choose_from():
     files = [path for path in (WEIGHTS / "mochi-tiny").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 15 * 2**20
