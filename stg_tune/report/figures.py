@@ -21,7 +21,7 @@ from stg_tune.report.canvas import (
     framed,
     zero_line,
 )
-from stg_tune.report.words import UNIT
+from stg_tune.report.words import UNIT, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ def layer_figure(facts: LayerFacts) -> go.Figure:
         rows=max(1, len(stacks)),
         cols=1,
         shared_yaxes="all",
-        subplot_titles=[html.escape(f"{stack} blocks") for stack in stacks] or None,
+        subplot_titles=[html.escape(blocks_of(stack)) for stack in stacks] or None,
         vertical_spacing=0.14 if len(stacks) < 3 else 0.28 / len(stacks),
     )
     for row, stack in enumerate(stacks, start=1):

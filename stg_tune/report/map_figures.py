@@ -21,6 +21,7 @@ from stg_tune.report.canvas import (
     framed,
     zero_line,
 )
+from stg_tune.report.words import blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ def map_figure(facts: MapFacts) -> go.Figure:
     figure = make_subplots(
         rows=max(1, len(stacks)),
         cols=1,
-        subplot_titles=[html.escape(f"{stack} blocks") for stack in stacks] or None,
+        subplot_titles=[html.escape(blocks_of(stack)) for stack in stacks] or None,
         vertical_spacing=0.16 if len(stacks) < 3 else 0.3 / len(stacks),
     )
     for row, stack in enumerate(stacks, start=1):
@@ -86,8 +87,8 @@ def surface_figure(facts: SurfaceFacts) -> go.Figure:
         )
     )
     figure.update_layout(coloraxis=_gain_colours(limit))
-    figure.update_xaxes(title=html.escape(f"stg_scale of {facts.stacks[0]} blocks (0: not skipped)"))
-    figure.update_yaxes(title=html.escape(f"stg_scale of {facts.stacks[1]} blocks"))
+    figure.update_xaxes(title=html.escape(f"stg_scale of {blocks_of(facts.stacks[0])} (0: not skipped)"))
+    figure.update_yaxes(title=html.escape(f"stg_scale of {blocks_of(facts.stacks[1])}"))
     return framed(figure, height=420, legend=False)
 
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     import plotly.graph_objects as go
 
+SHORT = 8
+"""Characters of a cell that is never broken over two lines."""
+
 
 def anchor(text: str) -> str:
     """Letters, digits and hyphens of a text, small: fit for an ``id`` and for an address, whatever the text holds."""
@@ -90,4 +93,5 @@ def number(value: Any, form: str = ".4g") -> str:
 
 def _cell(text: str) -> str:
     judged = next((word for word in ("better", "worse") if text == word or text.endswith(f", {word}")), None)
-    return f'<td class="{judged}">{html.escape(text)}</td>' if judged else f"<td>{html.escape(text)}</td>"
+    kind = judged or ("short" if len(text) <= SHORT else None)
+    return f'<td class="{kind}">{html.escape(text)}</td>' if kind else f"<td>{html.escape(text)}</td>"

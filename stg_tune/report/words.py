@@ -106,10 +106,16 @@ def _describe_term(term: SkipTerm) -> str:
     return f"{term.skip_op} of {layers or 'the weak model'}{drawn} at {term.stg_scale:.3g}{branch}"
 
 
+def blocks_of(stack: str, count: int = 2) -> str:
+    """``spatial blocks``, ``spatial block`` of one; of the stack that is called ``blocks`` nothing more."""
+    kind = "block" if count == 1 else "blocks"
+    return kind if stack == "blocks" else f"{stack} {kind}"
+
+
 def _layers(term: SkipTerm) -> str:
     return (
         " and ".join(
-            f"{stack} block{'' if len(indices) == 1 else 's'} {', '.join(map(str, indices))}"
+            f"{blocks_of(stack, len(indices))} {', '.join(map(str, indices))}"
             for stack, indices in term.skip_layers.items()
         )
         or "the weak model"

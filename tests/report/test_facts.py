@@ -19,6 +19,7 @@ from stg_tune.report.facts import (
     verdict,
 )
 from stg_tune.report.fronts import cost_front
+from stg_tune.report.words import blocks_of, places
 
 
 def _term(layers: dict[str, tuple[int, ...]], scale: float = 0.5, op: str = "attention", name: str = "t") -> SkipTerm:
@@ -188,3 +189,13 @@ def test_a_specification_reads_as_one_line() -> None:
     assert describe(_spec(drawn)) == "CFG 3; residual of x 1, 2 (1 of them drawn anew each step) at 1"
     text = describe(GuidanceSpec(cfg_scale=3.0, segments=(segment,)))
     assert text == "CFG 3; CFG 2 in [0, 0.8); attention of spatial 4, 5 at 0.5 in [0, 0.8); rescale 0.5 in [0, 0.8)"
+
+
+def test_the_stack_that_is_called_blocks_is_not_called_so_twice() -> None:
+    def over(stack: str, *layers: int) -> str:
+        return places(_spec(_term({stack: layers})))
+
+    assert over("blocks", 2, 3) == "attention of blocks 2, 3"
+    assert over("blocks", 2) == "attention of block 2"
+    assert over("spatial", 2, 3) == "attention of spatial blocks 2, 3"
+    assert blocks_of("blocks") == "blocks"
