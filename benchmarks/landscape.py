@@ -27,11 +27,12 @@ from stg_tune.search.encoding import Encoding, build_spec
 from stg_tune.search.executor import BatchingExecutor, InlineExecutor, Task
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.space_file import load_space
-from stg_tune.search.storage import EvaluationTable, Row
+from stg_tune.search.storage import EvaluationTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from stg_tune.models.base import ModelEntry
     from stg_tune.records import Evaluation, Pair
     from stg_tune.search.space import SearchSpace
 
@@ -137,7 +138,6 @@ def pairs_of(at: int, pairs: Sequence[Pair]) -> list[Pair]:
 def measure(folder: Path, shard: int, shards: int) -> None:
     """Evaluate every ``shards``-th setting; rows that are there are kept."""
     from stg_tune import models  # torch is needed here only
-    from stg_tune.studio import ModelRecipe, Studio, versions
 
     entry = models.entry(MODEL)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
@@ -146,8 +146,15 @@ def measure(folder: Path, shard: int, shards: int) -> None:
     tasks = [Task(spec=default, pair=pair, role="search") for pair in pairs[shard::shards]]
     for at in range(shard, len(every), shards):
         tasks += [Task(spec=every[at].spec, pair=pair, role="search") for pair in pairs_of(at, pairs)]
+    evaluate(entry, tasks, folder, f"shard{shard}of{shards}")
+
+
+def evaluate(entry: ModelEntry, tasks: Sequence[Task], folder: Path, name: str) -> None:
+    """Make and score what is not in the file ``name`` yet."""
+    from stg_tune.studio import ModelRecipe, Studio, versions
+
     folder.mkdir(parents=True, exist_ok=True)
-    table = EvaluationTable(f"sqlite:///{folder / f'shard{shard}of{shards}.db'}", STUDY)
+    table = EvaluationTable(f"sqlite:///{folder / f'{name}.db'}", STUDY)
     inline = InlineExecutor(Studio(ModelRecipe(model=entry.name)).evaluate)
     ledger = Ledger(
         table, BatchingExecutor(inline, entry.batch), versions=versions(), on_evaluation=lambda row, new: None
@@ -164,9 +171,8 @@ def write(folder: Path, out: Path) -> None:
     entry = models.entry(MODEL)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
     by_config: dict[str, dict[str, Evaluation]] = {}
-    for row in (row.evaluation for path in sorted(folder.glob("shard*.db")) for row in _rows(path)):
-        if not row.error:
-            by_config.setdefault(row.config, {})[row.pair.key] = row
+    for row in rows_of(folder):
+        by_config.setdefault(row.config, {})[row.pair.key] = row
     base = by_config[default.hash()]
     every = settings(load_space(MODEL, entry.depths), entry.depths, default, entry.defaults.num_inference_steps)
     found = {item.spec.hash(): by_config.get(item.spec.hash(), {}) for item in every}
@@ -236,10 +242,13 @@ class Scale:
         }
 
 
-def _rows(path: Path) -> list[Row]:
-    table = EvaluationTable(f"sqlite:///{path}", STUDY)
-    rows = table.rows()
-    table.close()
+def rows_of(folder: Path) -> list[Evaluation]:
+    """All evaluations of all shards that gave a video."""
+    rows: list[Evaluation] = []
+    for path in sorted(folder.glob("shard*.db")):
+        table = EvaluationTable(f"sqlite:///{path}", STUDY)
+        rows += [row.evaluation for row in table.rows() if not row.evaluation.error]
+        table.close()
     return rows
 
 

@@ -26,6 +26,9 @@ from stg_tune.records import SKIP_OPS, GuidanceSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from stg_tune.records import Pair
 
 CFG_SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -79,11 +82,18 @@ class Table:
         """The judged videos of an arm."""
         return judge_arm(self.generator, self.judge, spec, self.pairs[:videos], self.folder)
 
+    def asked(self, judged: Judged) -> NDArray[np.int64]:
+        """What the videos of an arm were to show."""
+        return asked_of(self.pairs[: len(judged.answers)], self.generator.entry, judged.answers)
+
+    def distance(self, judged: Judged) -> float:
+        """The Frechet joint distance of an arm."""
+        return self.joint.distance(judged.features, self.asked(judged))
+
     def add(self, arm: str, spec: GuidanceSpec, baseline: GuidanceSpec, videos: int) -> Row:
         """Judge an arm against the baseline and keep its row."""
         judged, plain = self.look(spec, videos), self.look(baseline, videos)
-        asked = asked_of(self.pairs[:videos])
-        gain, low, high = joint_gain(self.joint, judged, plain, asked)
+        gain, low, high = joint_gain(self.joint, judged, plain, self.asked)
         verdict = self.judge.verdict(judged.features, judged.answers, [pair.prompt for pair in self.pairs[:videos]])
         scale = spec.segments[0].terms[0].stg_scale if spec.segments else 0.0
         row = Row(
@@ -92,7 +102,7 @@ class Table:
             stg_scale=scale,
             videos=videos,
             frechet=verdict.frechet,
-            joint=self.joint.distance(judged.features, asked),
+            joint=self.distance(judged),
             gain=gain,
             gain_low=low,
             gain_high=high,
@@ -119,8 +129,7 @@ class Table:
 def best_cfg(table: Table, scales: Sequence[float], videos: int) -> GuidanceSpec:
     """The plain CFG scale with the smallest joint distance."""
     specs = [GuidanceSpec(cfg_scale=scale) for scale in scales]
-    asked = asked_of(table.pairs[:videos])
-    distances = [table.joint.distance(table.look(spec, videos).features, asked) for spec in specs]
+    distances = [table.distance(table.look(spec, videos)) for spec in specs]
     return specs[distances.index(min(distances))]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stg_tune.embedded.checkpoints import to_pixels
 from stg_tune.embedded.judge import frechet
-from stg_tune.embedded.truth import asked_of
+from stg_tune.embedded.truth import asked_of, captioned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.float64]
 
-BATCH = 32
+BATCH = 8
 RESAMPLES = 200
 QUESTIONS = ("digit", "colour", "direction")
 PICTURE = "picture"
@@ -86,8 +86,8 @@ class Arms:
         made = self.generator.many(spec, pairs)
         pixels = to_pixels(np.stack([item.video.frames.numpy() for item in made]))
         features, answers = self.judge.look(pixels)
-        asked = asked_of(pairs)
-        right = (answers == asked).astype(np.float64)
+        asked = asked_of(pairs, self.generator.entry, answers)
+        right = (answers == captioned(pairs)).astype(np.float64)
         columns = dict(zip(QUESTIONS, right.T, strict=True)) | self._scores(pixels, pairs)
         if self.generator.image_source is not None:
             columns[PICTURE] = np.array([self._distance(item, pair) for item, pair in zip(made, pairs, strict=True)])

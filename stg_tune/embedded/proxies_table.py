@@ -24,7 +24,7 @@ from stg_tune import models
 from stg_tune.embedded.checkpoints import to_pixels
 from stg_tune.embedded.joint import load_joint
 from stg_tune.embedded.judge import Judge, load_judge
-from stg_tune.embedded.truth import Judged, asked_of, distance, truth_pairs
+from stg_tune.embedded.truth import Judged, asked_of, captioned, distance, truth_pairs
 from stg_tune.generate import Generator
 from stg_tune.records import COMBINATIONS, SKIP_OPS, Evaluation, GuidanceSpec, Segment, SkipTerm
 from stg_tune.score import embedded_scorers
@@ -34,10 +34,11 @@ from stg_tune.search.space_file import load_space
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stg_tune.models.base import ModelEntry
     from stg_tune.records import Pair, Score
     from stg_tune.score import CompositeScorer
 
-BATCH = 32
+BATCH = 8
 SCORE = "score_"
 """Before the name of a scorer in a kept file."""
 
@@ -145,15 +146,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(number, spec.hash(), flush=True)  # noqa: T201
     space = load_space(entry.name, entry.depths)
     proxies = ProxyJudge.calibrate(space.objective, {kind.name: kind for kind in bench.scorers.kinds}, baseline.rows)
-    write(options.out / entry.name, measured, proxies, pairs)
+    write(options.out / entry.name, measured, proxies, pairs, entry)
 
 
-def write(folder: Path, measured: Sequence[Measured], proxies: ProxyJudge, pairs: Sequence[Pair]) -> None:
+def write(
+    folder: Path, measured: Sequence[Measured], proxies: ProxyJudge, pairs: Sequence[Pair], entry: ModelEntry
+) -> None:
     """Write ``proxies.csv`` (one line a setting) and ``proxies.json`` (the correlations)."""
     folder.mkdir(parents=True, exist_ok=True)
-    reference, judge, asked = load_joint(), load_judge(), asked_of(pairs)
+    reference, judge = load_joint(), load_judge()
+    asked = [asked_of(pairs, entry, item.seen.answers) for item in measured]
     objective = [fmean(delta for row in item.rows if (delta := proxies.delta(row)) is not None) for item in measured]
-    joint = [reference.distance(item.seen.features, asked) for item in measured]
+    joint = [reference.distance(item.seen.features, wanted) for item, wanted in zip(measured, asked, strict=True)]
     parts = [[proxies.parts(row) for row in item.rows] for item in measured]
     names = sorted(proxies.kinds)
     columns = {name: [fmean(part.get(name, 0.0) for part in rows) for rows in parts] for name in names}
@@ -161,7 +165,7 @@ def write(folder: Path, measured: Sequence[Measured], proxies: ProxyJudge, pairs
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["objective", "joint", "frechet", "digit", "direction", *names, "setting"])
         for i, item in enumerate(measured):
-            digit, _, direction = (item.seen.answers == asked).mean(0)
+            digit, _, direction = (item.seen.answers == captioned(pairs)).mean(0)
             numbers = [objective[i], joint[i], distance(judge, item.seen), digit, direction]
             numbers += [columns[name][i] for name in names]
             writer.writerow([*(f"{value:.4f}" for value in numbers), json.dumps(item.spec.to_dict(), sort_keys=True)])

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from stg_tune.embedded.joint import JointReference
     from stg_tune.generate import Generator
+    from stg_tune.models.base import ModelEntry
 
-BATCH = 32
+BATCH = 8
 RESAMPLES = 200
+DIRECTION = 2
+"""Its place among the answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +86,16 @@ def distance_gain(judge: Judge, arm: Judged, baseline: Judged) -> tuple[float, f
 
 
 def joint_gain(
-    reference: JointReference, arm: Judged, baseline: Judged, asked: NDArray[np.int64]
+    reference: JointReference, arm: Judged, baseline: Judged, asked: Callable[[Judged], NDArray[np.int64]]
 ) -> tuple[float, float, float]:
-    """The same for the Frechet joint distance; ``asked`` (videos, 3): digit, colour and direction of the captions."""
+    """The same for the Frechet joint distance; ``asked`` says what the videos of an arm were to show, (videos, 3)."""
+    wanted = {id(side): asked(side) for side in (baseline, arm)}
 
     def gain(rows: NDArray[np.int64]) -> float:
-        before, after = (reference.distance(side.features[rows], asked[rows]) for side in (baseline, arm))
+        before, after = (reference.distance(side.features[rows], wanted[id(side)][rows]) for side in (baseline, arm))
         return before - after
 
-    return _with_interval(gain, len(asked))
+    return _with_interval(gain, len(arm.answers))
 
 
 def _with_interval(gain: Callable[[NDArray[np.int64]], float], count: int) -> tuple[float, float, float]:
@@ -104,7 +108,19 @@ def _with_interval(gain: Callable[[NDArray[np.int64]], float], count: int) -> tu
     return plain, float(low) + shift, float(high) + shift
 
 
-def asked_of(pairs: Sequence[Pair]) -> NDArray[np.int64]:
+def asked_of(pairs: Sequence[Pair], entry: ModelEntry, answers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Digit, colour and direction that the model was asked for: (pairs, 3).
+
+    A model that is given a picture and no words cannot know the direction of the caption: any is right, so that it is
+    the one that the judge saw in the video (``answers``).
+    """
+    asked = captioned(pairs)
+    if entry.image_source:
+        asked[:, DIRECTION] = answers[:, DIRECTION]
+    return asked
+
+
+def captioned(pairs: Sequence[Pair]) -> NDArray[np.int64]:
     """Digit, colour and direction of the captions: (pairs, 3)."""
     return np.array([digits.truth(pair.prompt) for pair in pairs])
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stg_tune import models
 from stg_tune.embedded import digits, paper_arms, paper_tables
 from stg_tune.embedded.joint import JointReference
 from stg_tune.embedded.judge import Judge, JudgeNetwork
@@ -49,6 +50,8 @@ def chosen(tmp_path):
 
 class _Generator:
     """Renders the caption; a higher CFG scale makes it brighter. Counts what it is asked for."""
+
+    entry = models.entry("svd-tiny")
 
     def __init__(self):
         self.made = 0

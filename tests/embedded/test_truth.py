@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
 
+from stg_tune import models
 from stg_tune.embedded import digits
 from stg_tune.embedded.judge import Judge, JudgeNetwork
-from stg_tune.embedded.truth import Judged, distance, distance_gain, single_layer, truth_pairs
+from stg_tune.embedded.truth import (
+    Judged,
+    asked_of,
+    captioned,
+    distance,
+    distance_gain,
+    joint_gain,
+    single_layer,
+    truth_pairs,
+)
 
 
 @pytest.fixture
@@ -36,6 +46,27 @@ def test_the_gain_is_the_difference_of_the_distances_inside_its_interval(judge):
 def test_two_arms_of_one_distribution_cannot_be_told_apart(judge):
     _, low, high = distance_gain(judge, _arm(2, 0.0), _arm(3, 0.0))
     assert low < 0 < high
+
+
+@pytest.mark.parametrize(("model", "told"), [("open-sora-tiny", True), ("svd-tiny", False)])
+def test_only_a_model_with_words_is_asked_for_the_direction_of_the_caption(model, told):
+    pairs, answers = truth_pairs(12), np.full((12, 3), 3)
+    asked = asked_of(pairs, models.entry(model), answers)
+    words = captioned(pairs)
+    assert (asked[:, :2] == words[:, :2]).all()
+    assert (asked[:, 2] == (words if told else answers)[:, 2]).all()
+    assert len(set(words[:, 2])) > 1
+
+
+def test_the_joint_gain_knows_what_each_arm_was_asked_for():
+    class Reference:
+        def distance(self, features, asked):
+            return float(np.abs(features[:, 0] - asked[:, 0]).mean())
+
+    right, wrong = (Judged(features=np.full((50, 6), 2.0), answers=np.full((50, 3), value)) for value in (2, 5))
+    gain, low, high = joint_gain(Reference(), right, wrong, lambda side: side.answers)
+    assert gain == low == high == pytest.approx(3.0)
+    assert joint_gain(Reference(), wrong, right, lambda side: side.answers)[0] == pytest.approx(-3.0)
 
 
 def test_a_single_layer_setting_skips_exactly_that_block():
