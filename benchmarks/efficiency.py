@@ -22,10 +22,12 @@ import numpy as np
 
 from benchmarks.efficiency_table import summary, table
 from benchmarks.emulator import KINDS, Emulator, Landscape, cross_validate, weighted
+from benchmarks.exhaustive import RESULTS, Exhaustive
 from benchmarks.landscape import MODEL, RESULT
 from benchmarks.machine import machine
 from benchmarks.rivals import METHODS, OURS
 from benchmarks.simulated import LOWER_IS_BETTER, NOISE, Noise, Simulator, Terrain
+from stg_tune import models
 from stg_tune.records import GuidanceSpec
 from stg_tune.search import SearchPlan, load_space, split_pairs
 
@@ -130,10 +132,10 @@ def digest(paths: Sequence[Path]) -> str:
 def sources(measured: Path) -> list[Path]:
     """Everything that decides the numbers."""
     here = Path(__file__).parent
-    names = ("efficiency", "emulator", "landscape", "memory", "rivals", "rival_ray", "simulated")
+    names = ("efficiency", "emulator", "exhaustive", "landscape", "memory", "rivals", "rival_ray", "simulated")
     search = sorted((here.parent / "stg_tune" / "search").glob("*.py"))
     space = here.parent / "search_spaces" / f"{MODEL}.yaml"
-    return [measured, NOISE, space, *(here / f"{name}.py" for name in names), *search]
+    return [measured, RESULTS / f"{MODEL}.csv", NOISE, space, *(here / f"{name}.py" for name in names), *search]
 
 
 def _told(found: World, steps: Sequence[Step]) -> dict[str, Any]:
@@ -148,12 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD")
     parser.add_argument("--emulators", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=3000, help="of stg-tune, confirmation included")
     parser.add_argument("--rivals", type=int, default=9600, help="evaluations of each other method")
     parser.add_argument("--table", type=Path, default=RESULT, help="measured settings")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/efficiency.json"))
     options = parser.parse_args(arguments)
-    measured = Landscape.read(options.table)
+    measured = Landscape.read(options.table).with_grid(Exhaustive.read(models.entry(MODEL)))
     facts = {"budget": options.budget, "rivals": options.rivals, "sources": digest(sources(options.table))}
     kept: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     data = {"settings": facts, "machine": machine(), "summary": {}, "runs": {}}
@@ -164,11 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _finish(data, measured, options)
 
 
+def _seeds(options: argparse.Namespace) -> range:
+    return range(options.first_seed, options.first_seed + options.seeds)
+
+
 def _fill(data: dict[str, Any], found: World, kind: str, options: argparse.Namespace) -> None:
     """Make the runs that are not there."""
     runs = data["runs"].setdefault(kind, {})
     for name in options.methods:
-        for seed in range(options.seeds):
+        for seed in _seeds(options):
             if str(seed) in runs.setdefault(name, {}):
                 continue
             budget = options.budget if name == OURS else options.rivals
@@ -183,9 +190,9 @@ def _finish(data: dict[str, Any], measured: Landscape, options: argparse.Namespa
     weights = load_space(MODEL, DEPTHS).objective.weights
     told = {}
     for kind, runs in data["runs"].items():
-        seeds = {str(seed) for seed in range(options.seeds)}
+        seeds = {str(seed) for seed in _seeds(options)}
         complete = {
-            name: [runs[name][str(seed)]["trail"] for seed in range(options.seeds)]
+            name: [runs[name][str(seed)]["trail"] for seed in _seeds(options)]
             for name in METHODS
             if seeds <= runs.get(name, {}).keys()
         }

@@ -22,7 +22,7 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 
-from benchmarks.landscape import RESULT
+from benchmarks.landscape import RESULT, Scale
 from stg_tune.records import SKIP_OPS, GuidanceSpec
 from stg_tune.search.encoding import rescale_of
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from benchmarks.exhaustive import Exhaustive
 
     Foretell = Callable[[torch.Tensor], dict[str, NDArray[np.float64]]]
     """Features (settings, features) -> scorer -> expected gains (settings,)."""
@@ -66,6 +68,21 @@ class Landscape:
             designs=tuple(row["design"] for row in rows),
             gains={name: np.array([float(row[name]) for row in rows]) for name in names},
             errors={name: np.array([float(row[f"{name}_error"]) for row in rows]) for name in names},
+        )
+
+    def with_grid(self, grid: Exhaustive) -> Landscape:
+        """The settings of the published grid by their exhaustive table, three times as many pairs."""
+        base, names = grid.evaluations[grid.default.hash()], list(self.gains)
+        seen = [grid.evaluations[spec.hash()] for spec in grid.specs]
+        scales = {name: Scale.of(name, base, seen) for name in names}
+        there = {spec.hash() for spec in grid.specs}
+        rest = self.part(np.array([spec.hash() not in there for spec in self.specs]))
+        told = {name: np.array([scales[name].gain(rows) for rows in seen]).reshape(-1, 2) for name in names}
+        return Landscape(
+            specs=(*rest.specs, *grid.specs),
+            designs=(*rest.designs, *["grid"] * len(grid.specs)),
+            gains={name: np.concatenate([rest.gains[name], told[name][:, 0]]) for name in names},
+            errors={name: np.concatenate([rest.errors[name], told[name][:, 1]]) for name in names},
         )
 
     def part(self, keep: NDArray[np.bool_]) -> Landscape:
@@ -238,6 +255,7 @@ def weighted(gains: Mapping[str, NDArray[np.float64]], weights: Mapping[str, flo
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print how well the table foretells itself."""
+    from benchmarks.exhaustive import Exhaustive
     from benchmarks.landscape import MODEL
     from stg_tune import models
     from stg_tune.search.space_file import load_space
@@ -245,9 +263,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator", description=__doc__)
     parser.add_argument("--table", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
-    depths = models.entry(MODEL).depths
+    entry = models.entry(MODEL)
+    depths = entry.depths
     weights = load_space(MODEL, depths).objective.weights
-    table = Landscape.read(options.table)
+    table = Landscape.read(options.table).with_grid(Exhaustive.read(entry))
     for kind in KINDS:
         sys.stdout.write(json.dumps({"emulator": kind, **cross_validate(table, depths, weights, kind)}) + "\n")
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks import exhaustive, landscape
+from benchmarks.emulator import Landscape
 from benchmarks.exhaustive import EACH, RESULTS, Exhaustive
 from benchmarks.landscape import GRID_SCALES, PAIRS
 from stg_tune import models
-from stg_tune.records import SKIP_OPS, Evaluation
+from stg_tune.records import SKIP_OPS, Evaluation, GuidanceSpec
 from stg_tune.search.space_file import load_space
 
 EMBEDDED = [name for name in models.names() if models.entry(name).embedded]
@@ -104,3 +105,20 @@ class TestWritten:
         halves = [part.mean(1) for part in (scores[:, ::2], scores[:, 1::2])]
         agreement = [np.corrcoef(halves[0][:, i], halves[1][:, i])[0, 1] for i in range(len(names))]
         assert np.mean(agreement) > 0.7
+
+    def test_takes_the_place_of_the_grid_in_the_table_of_an_emulator(self, model):
+        table = Exhaustive.read(models.entry(model))
+        names = ("aesthetic", "motion")
+        few = Landscape(
+            specs=(table.default, GuidanceSpec(cfg_scale=1.7), table.specs[3]),
+            designs=("default", "cfg", "grid"),
+            gains={name: np.array([0.0, 0.5, 99.0]) for name in names},
+            errors={name: np.array([0.0, 0.1, 0.1]) for name in names},
+        )
+        whole = few.with_grid(table)
+        assert whole.specs == (*few.specs[:2], *table.specs)
+        assert whole.designs.count("grid") == len(table.specs)
+        for name in names:
+            assert list(whole.gains[name][:2]) == [0.0, 0.5]
+            assert np.abs(whole.gains[name]).max() < 50
+            assert 0 < np.median(whole.errors[name][2:]) < 1

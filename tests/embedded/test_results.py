@@ -44,8 +44,9 @@ def test_plain_cfg_follows_its_captions(model):
     plain = [row for row in _final(model) if row["arm"] == "cfg"]
     best = max(plain, key=lambda row: row["digit"])
     assert best["digit"] >= 0.80
-    assert best["direction"] >= 0.90
     assert best["colour"] >= 0.90
+    if not models.entry(model).image_source:  # a picture does not say where to go: test_continuations.py
+        assert best["direction"] >= 0.90
 
 
 def test_there_is_something_to_gain_beyond_the_best_cfg_and_something_to_lose(model):
