@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import exhaustive, landscape
 from benchmarks.efficiency_table import summary, table
 from benchmarks.emulator import KINDS, Emulator, Landscape, cross_validate, weighted
-from benchmarks.exhaustive import RESULTS, Exhaustive
-from benchmarks.landscape import MODEL, RESULT
 from benchmarks.machine import machine
 from benchmarks.rivals import METHODS, OURS
-from benchmarks.simulated import LOWER_IS_BETTER, NOISE, Noise, Simulator, Terrain
+from benchmarks.simulated import LOWER_IS_BETTER, Noise, Simulator, Terrain, noise_of
 from stg_tune import models
 from stg_tune.records import GuidanceSpec
 from stg_tune.search import SearchPlan, load_space, split_pairs
@@ -35,12 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from benchmarks.rivals import Step
+    from stg_tune.models.base import ModelEntry
     from stg_tune.search.space import SearchSpace
 
-DEPTHS = {"spatial": 8, "temporal": 8}
-DEFAULT_CFG = 7.0
-NUM_STEPS = 10
+MODELS = ("open-sora-tiny", "mochi-tiny")
+"""Those with a table of settings."""
 PROMPTS = 240
+RESULTS = Path("results/benchmarks/efficiency")
 FLOORS = {"at_least_fraction": 1.0, "at_most_fraction": -1.0}
 
 
@@ -61,12 +61,19 @@ class Emulated(Terrain):
 class World:
     """What is searched."""
 
+    entry: ModelEntry
+    """The embedded model."""
     space: SearchSpace
-    """Ranges and objective of the embedded model."""
+    """Its ranges and objective."""
     noise: Noise
     """How scores vary."""
     terrain: Emulated
     """What is true."""
+
+    @property
+    def default(self) -> GuidanceSpec:
+        """What everything is compared with."""
+        return GuidanceSpec(cfg_scale=self.entry.defaults.cfg_scale)
 
     def simulator(self, seed: int) -> Simulator:
         """An evaluator with its own prompts and noise."""
@@ -78,9 +85,9 @@ class World:
         return SearchPlan(
             model="emulated",
             space=self.space,
-            depths=DEPTHS,
-            num_steps=NUM_STEPS,
-            baseline=GuidanceSpec(cfg_scale=DEFAULT_CFG),
+            depths=self.entry.depths,
+            num_steps=self.entry.defaults.num_inference_steps,
+            baseline=self.default,
             scorers=self.noise.kinds(),
             search_pairs=search,
             holdout_pairs=held,
@@ -90,7 +97,7 @@ class World:
 
     def worth(self, spec: GuidanceSpec) -> float:
         """True gain of the objective over the default; nothing for a setting that truly breaks a guard."""
-        if spec == GuidanceSpec(cfg_scale=DEFAULT_CFG):
+        if spec == self.default:
             return 0.0
         gains = self.terrain.gains(spec, self.noise)
         gain = float(weighted({name: np.array(value) for name, value in gains.items()}, self.space.objective.weights))
@@ -109,16 +116,18 @@ class World:
         return True
 
 
-def world(measured: Landscape, kind: str) -> World:
-    """The embedded model as measured.
+def world(entry: ModelEntry, measured: Landscape, kind: str) -> World:
+    """An embedded model as measured.
 
     Args:
-        measured: The table.
+        entry: The model.
+        measured: Its table.
         kind: Of emulator.
     """
-    emulator = Emulator(landscape=measured, depths=DEPTHS, kind=kind)
-    terrain = Emulated(emulator=emulator, default_cfg=DEFAULT_CFG)
-    return World(space=load_space(MODEL, DEPTHS), noise=Noise.read(), terrain=terrain)
+    emulator = Emulator(landscape=measured, depths=entry.depths, kind=kind)
+    terrain = Emulated(emulator=emulator, default_cfg=entry.defaults.cfg_scale)
+    space = load_space(entry.name, entry.depths)
+    return World(entry=entry, space=space, noise=Noise.read(noise_of(entry.name)), terrain=terrain)
 
 
 def digest(paths: Sequence[Path]) -> str:
@@ -129,13 +138,14 @@ def digest(paths: Sequence[Path]) -> str:
     return whole.hexdigest()[:12]
 
 
-def sources(measured: Path) -> list[Path]:
-    """Everything that decides the numbers."""
+def sources(model: str) -> list[Path]:
+    """Everything that decides the numbers of a model."""
     here = Path(__file__).parent
     names = ("efficiency", "emulator", "exhaustive", "landscape", "memory", "rivals", "rival_ray", "simulated")
     search = sorted((here.parent / "stg_tune" / "search").glob("*.py"))
-    space = here.parent / "search_spaces" / f"{MODEL}.yaml"
-    return [measured, RESULTS / f"{MODEL}.csv", NOISE, space, *(here / f"{name}.py" for name in names), *search]
+    space = here.parent / "search_spaces" / f"{model}.yaml"
+    tables = [folder / f"{model}.csv" for folder in (landscape.RESULTS, exhaustive.RESULTS)]
+    return [*tables, noise_of(model), space, *(here / f"{name}.py" for name in names), *search]
 
 
 def _told(found: World, steps: Sequence[Step]) -> dict[str, Any]:
@@ -147,24 +157,26 @@ def _told(found: World, steps: Sequence[Step]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing and write summary and table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.efficiency", description=__doc__)
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD")
     parser.add_argument("--emulators", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--budget", type=int, default=3000, help="of stg-tune, confirmation included")
     parser.add_argument("--rivals", type=int, default=9600, help="evaluations of each other method")
-    parser.add_argument("--table", type=Path, default=RESULT, help="measured settings")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/efficiency.json"))
+    parser.add_argument("--out", type=Path, help="default: results/benchmarks/efficiency/MODEL.json")
     options = parser.parse_args(arguments)
-    measured = Landscape.read(options.table).with_grid(Exhaustive.read(models.entry(MODEL)))
-    facts = {"budget": options.budget, "rivals": options.rivals, "sources": digest(sources(options.table))}
+    options.out = options.out or RESULTS / f"{options.model}.json"
+    entry = models.entry(options.model)
+    measured = Landscape.of(entry)
+    facts = {"budget": options.budget, "rivals": options.rivals, "sources": digest(sources(entry.name))}
     kept: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
-    data = {"settings": facts, "machine": machine(), "summary": {}, "runs": {}}
+    data = {"model": entry.name, "settings": facts, "machine": machine(), "summary": {}, "runs": {}}
     if kept.get("settings") == facts:
         data["runs"] = kept["runs"]
     for kind in options.emulators:
-        _fill(data, world(measured, kind), kind, options)
-    _finish(data, measured, options)
+        _fill(data, world(entry, measured, kind), kind, options)
+    _finish(data, entry, measured, options)
 
 
 def _seeds(options: argparse.Namespace) -> range:
@@ -185,9 +197,9 @@ def _fill(data: dict[str, Any], found: World, kind: str, options: argparse.Names
         sys.stderr.write(f"{kind}, {name}: done\n")
 
 
-def _finish(data: dict[str, Any], measured: Landscape, options: argparse.Namespace) -> None:
+def _finish(data: dict[str, Any], entry: ModelEntry, measured: Landscape, options: argparse.Namespace) -> None:
     """Summary and table of what is complete."""
-    weights = load_space(MODEL, DEPTHS).objective.weights
+    weights = load_space(entry.name, entry.depths).objective.weights
     told = {}
     for kind, runs in data["runs"].items():
         seeds = {str(seed) for seed in _seeds(options)}
@@ -198,10 +210,10 @@ def _finish(data: dict[str, Any], measured: Landscape, options: argparse.Namespa
         }
         if OURS in complete:
             data["summary"][kind] = summary(complete)
-            told[kind] = cross_validate(measured, DEPTHS, weights, kind)
+            told[kind] = cross_validate(measured, entry.depths, weights, kind)
     data["emulators"] = told
     _write(options.out, data)
-    text = table(data["summary"], {"measured": len(measured.specs), "emulators": told})
+    text = table(data["summary"], {"model": entry.name, "measured": len(measured.specs), "emulators": told})
     options.out.with_suffix(".md").write_text(text, encoding="utf-8")
     sys.stdout.write(json.dumps(data["summary"]) + "\n")
 

@@ -1,9 +1,9 @@
 """Is what the emulator says of the winners true? The settings that the methods end with, made by the model itself.
 
-    python -m benchmarks.efficiency_real        # results/benchmarks/efficiency_real.csv; goes on where it was stopped
+    python -m benchmarks.efficiency_real --model mochi-tiny    # results/benchmarks/efficiency/mochi-tiny-real.csv
 
 Every setting that a run of ``benchmarks.efficiency`` ends with is evaluated on the same new pairs, which neither the
-measured table nor a search has seen, and compared with the model's default.
+measured table nor a search has seen, and compared with the model's default. A command that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from benchmarks.landscape import MODEL
+from benchmarks.efficiency import MODELS, RESULTS
 from stg_tune.records import GuidanceSpec, Pair
 from stg_tune.search.executor import BatchingExecutor, InlineExecutor, Task
 from stg_tune.search.ledger import Ledger
@@ -96,24 +96,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from stg_tune.score import embedded_scorers
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.efficiency_real", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("results/benchmarks/efficiency.json"))
+    parser.add_argument("--model", choices=MODELS, default=MODELS[0])
+    parser.add_argument("--runs", type=Path, help="default: results/benchmarks/efficiency/MODEL.json")
     parser.add_argument("--methods", nargs="+", default=[], help="default: all", metavar="METHOD")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=24)
-    parser.add_argument("--folder", type=Path, default=Path("runs/efficiency"))
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/efficiency_real.csv"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/efficiency"), help="evaluations are kept below it")
+    parser.add_argument("--out", type=Path, help="default: results/benchmarks/efficiency/MODEL-real.csv")
     options = parser.parse_args(arguments)
-    entry = models.entry(MODEL)
-    space = load_space(MODEL, entry.depths)
+    entry = models.entry(options.model)
+    space = load_space(entry.name, entry.depths)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
-    found = finals(options.runs, options.methods, options.seeds)
+    found = finals(options.runs or RESULTS / f"{entry.name}.json", options.methods, options.seeds)
     specs = list({spec.hash(): spec for spec in (default, *(spec for spec, _ in found.values()))}.values())
     pairs = [Pair(prompt=pair.prompt, seed=FIRST_SEED + i) for i, pair in enumerate(truth_pairs(options.pairs))]
     rows: dict[str, list[Evaluation]] = {}
-    for row in measure(entry, specs, pairs, options.folder):
+    for row in measure(entry, specs, pairs, options.folder / entry.name):
         rows.setdefault(row.config, []).append(row)
     kinds = {kind.name: kind for kind in embedded_scorers().kinds}
-    write(options.out, found, rows, Judge.calibrate(space.objective, kinds, rows[default.hash()]))
+    write(
+        options.out or RESULTS / f"{entry.name}-real.csv",
+        found,
+        rows,
+        Judge.calibrate(space.objective, kinds, rows[default.hash()]),
+    )
 
 
 if __name__ == "__main__":

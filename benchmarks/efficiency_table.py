@@ -168,12 +168,12 @@ def table(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> s
     parts = [_section(name, item, facts["emulators"][name]) for name, item in found.items()]
     return (
         "# Which way of searching needs the fewest evaluations?\n\n"
-        "Every method searches the same emulated open-sora-tiny, on the same pairs and with the same objective:\n"
-        f"{facts['measured']} measured settings (`landscape.csv`), between which a regression fills in, under noise\n"
-        "as measured. A gain is the emulator's own, without noise, in standard deviations of the default; a setting\n"
-        "that truly breaks a guard is worth nothing. An evaluation is one setting on one pair; the baseline's are\n"
-        "counted, the held-out confirmation, which only ours has, is not.\n"
-        "Repeat with `python -m benchmarks.efficiency`.\n\n" + "\n".join(parts)
+        f"Every method searches the same emulated {facts['model']}, on the same pairs and with the same objective:\n"
+        f"{facts['measured']} measured settings (`../landscape`, `../exhaustive`), between which a regression fills\n"
+        "in, under noise as measured. A gain is the emulator's own, without noise, in standard deviations of the\n"
+        "default; a setting that truly breaks a guard is worth nothing. An evaluation is one setting on one pair; the\n"
+        "baseline's are counted, the held-out confirmation, which only ours has, is not.\n"
+        f"Repeat with `python -m benchmarks.efficiency --model {facts['model']}`.\n\n" + "\n".join(parts)
     )
 
 

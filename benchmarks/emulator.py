@@ -2,7 +2,7 @@
 
 Regression over what a setting does to every block, one for each scorer: by a Gaussian process with the measured error
 of each mean as known noise, or by many random trees, which assume nothing of what our own search assumes.
-``python -m benchmarks.emulator`` says how well either foretells settings that it has not seen.
+``python -m benchmarks.emulator --model M`` says how well either foretells settings that it has not seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import sys
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,16 +21,18 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 
-from benchmarks.landscape import RESULT, Scale
+from benchmarks.exhaustive import Exhaustive
+from benchmarks.landscape import RESULTS, Scale
 from stg_tune.records import SKIP_OPS, GuidanceSpec
 from stg_tune.search.encoding import rescale_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from benchmarks.exhaustive import Exhaustive
+    from stg_tune.models.base import ModelEntry
 
     Foretell = Callable[[torch.Tensor], dict[str, NDArray[np.float64]]]
     """Features (settings, features) -> scorer -> expected gains (settings,)."""
@@ -58,7 +59,12 @@ class Landscape:
     """Scorer -> standard error of each."""
 
     @classmethod
-    def read(cls, path: Path = RESULT) -> Landscape:
+    def of(cls, entry: ModelEntry) -> Landscape:
+        """All that is measured of a model."""
+        return cls.read(RESULTS / f"{entry.name}.csv").with_grid(Exhaustive.read(entry))
+
+    @classmethod
+    def read(cls, path: Path) -> Landscape:
         """Read what ``python -m benchmarks.landscape --write`` wrote."""
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -262,20 +268,16 @@ def weighted(gains: Mapping[str, NDArray[np.float64]], weights: Mapping[str, flo
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print how well the table foretells itself."""
-    from benchmarks.exhaustive import Exhaustive
-    from benchmarks.landscape import MODEL
     from stg_tune import models
     from stg_tune.search.space_file import load_space
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator", description=__doc__)
-    parser.add_argument("--table", type=Path, default=RESULT)
-    options = parser.parse_args(arguments)
-    entry = models.entry(MODEL)
-    depths = entry.depths
-    weights = load_space(MODEL, depths).objective.weights
-    table = Landscape.read(options.table).with_grid(Exhaustive.read(entry))
+    parser.add_argument("--model", required=True)
+    entry = models.entry(parser.parse_args(arguments).model)
+    weights = load_space(entry.name, entry.depths).objective.weights
     for kind in KINDS:
-        sys.stdout.write(json.dumps({"emulator": kind, **cross_validate(table, depths, weights, kind)}) + "\n")
+        found = cross_validate(Landscape.of(entry), entry.depths, weights, kind)
+        sys.stdout.write(json.dumps({"emulator": kind, **found}) + "\n")
 
 
 if __name__ == "__main__":

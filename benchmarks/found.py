@@ -1,8 +1,8 @@
 """What winners on the emulator are worth: the settings at which searches of it ended, measured and added to its table.
 
-    python -m benchmarks.efficiency --seeds 4 --out runs/round1.json    # searches of the emulator as it is
-    python -m benchmarks.found runs/round1.json --folder runs/found     # about 3 s a setting, resumable
-    python -m benchmarks.found runs/round1.json --folder runs/found --append
+    python -m benchmarks.efficiency --model mochi-tiny --seeds 4 --out runs/round1.json    # as the emulator is now
+    python -m benchmarks.found runs/round1.json              # about 6 s a setting, resumable
+    python -m benchmarks.found runs/round1.json --append
 
 An emulator is off where its table is thin, and whatever searches it goes where it is off in its own favour: the tops
 of a table of random settings are promises. Measuring where the searches ended, and learning from that, takes them
@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.landscape import MODEL, PAIRS, RESULT, Scale, evaluate, rows_of
+from benchmarks.landscape import PAIRS, RESULTS, Scale, evaluate, rows_of
 from benchmarks.noise import crossed_pairs
 from stg_tune.records import GuidanceSpec
 from stg_tune.search.executor import Task
@@ -75,19 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.found", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="files that benchmarks.efficiency wrote")
-    parser.add_argument("--folder", type=Path, default=Path("runs/found"), help="evaluations are kept here")
+    parser.add_argument("--folder", type=Path, default=Path("runs/found"), help="evaluations are kept below it")
     parser.add_argument("--append", action="store_true", help="add to the table what is there")
-    parser.add_argument("--table", type=Path, default=RESULT)
     options = parser.parse_args(arguments)
-    entry = models.entry(MODEL)
+    (model,) = {json.loads(path.read_text(encoding="utf-8"))["model"] for path in options.runs}
+    entry, folder = models.entry(model), options.folder / model
     default, specs = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale), finals(options.runs)
     if options.append:
-        print(f"{append(specs, default, rows_of(options.folder), options.table)} settings added")  # noqa: T201
+        print(f"{append(specs, default, rows_of(folder), RESULTS / f'{model}.csv')} settings added")  # noqa: T201
         return
     pairs = crossed_pairs(PAIRS, 1)
     wanted = [(default, pair) for pair in pairs]
     wanted += [(spec, pair) for at, spec in enumerate(specs) for pair in pairs_of(at, pairs)]
-    evaluate(entry, [Task(spec=spec, pair=pair, role="search") for spec, pair in wanted], options.folder, "shard-found")
+    evaluate(entry, [Task(spec=spec, pair=pair, role="search") for spec, pair in wanted], folder, "shard")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What many settings of a model are worth: the table behind the emulator of ``benchmarks.efficiency``.
 
-    python -m benchmarks.landscape --folder runs/landscape --shard 0/2 &   # two processes, resumable, about an hour
-    python -m benchmarks.landscape --folder runs/landscape --shard 1/2
-    python -m benchmarks.landscape --folder runs/landscape --write         # results/benchmarks/landscape.csv
+    python -m benchmarks.landscape --model mochi-tiny --shard 0/2 &   # two processes, resumable, about an hour
+    python -m benchmarks.landscape --model mochi-tiny --shard 1/2
+    python -m benchmarks.landscape --model mochi-tiny --write         # results/benchmarks/landscape/mochi-tiny.csv
 
-Settings come from five designs: the published grid (every layer, scales 1, 2, 3, at the model's default CFG), the
-search space itself, good CFG scales with few layers, any subset of all layers, and CFG alone. Each is evaluated on some
-of the pairs, in turn, and compared with the default on the same ones.
+Settings come from four designs: the search space itself, good CFG scales with few layers, any subset of all layers, and
+CFG alone. Each is evaluated on some of the pairs, in turn, and compared with the default on the same ones. A fifth, the
+published grid (every layer, scales 1, 2, 3, at the default's CFG), has a table of its own: ``benchmarks.exhaustive``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from stg_tune.records import Evaluation, Pair
     from stg_tune.search.space import SearchSpace
 
-MODEL = "open-sora-tiny"
 STUDY = "landscape"
-RESULT = Path("results/benchmarks/landscape.csv")
+RESULTS = Path("results/benchmarks/landscape")
+NEAR = {"open-sora-tiny": (1.5, 4.5), "mochi-tiny": (3.0, 6.5), "svd-tiny": (1.5, 3.5)}
+"""CFG scales that are good by themselves, least and greatest."""
 PAIRS = 48
 """Pairs in all; the default is evaluated on every one."""
 PAIRS_EACH = 8
@@ -52,18 +53,20 @@ class Setting:
     """One row of the table to be."""
 
     design: str
-    """``grid``, ``space``, ``near``, ``subset`` or ``cfg``."""
+    """``grid``, ``space``, ``near``, ``subset`` or ``cfg``; ``found`` comes from ``benchmarks.found``."""
     spec: GuidanceSpec
     """The setting."""
 
 
-def settings(space: SearchSpace, depths: Mapping[str, int], default: GuidanceSpec, num_steps: int) -> list[Setting]:
+def settings(entry: ModelEntry) -> list[Setting]:
     """All settings, in an order that has every design from the beginning; the same in every run."""
+    depths, num_steps = entry.depths, entry.defaults.num_inference_steps
+    space, default = load_space(entry.name, depths), GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
     rng = random.Random(7)
     designs: dict[str, list[GuidanceSpec]] = {
         "grid": list(grid(space, depths, default)),
         "space": [_of_space(rng, space, depths, num_steps) for _ in range(240)],
-        "near": [_near(rng, space, depths) for _ in range(240)],
+        "near": [_near(rng, space, depths, NEAR[entry.name]) for _ in range(240)],
         "subset": [_subset(rng, space, depths) for _ in range(100)],
         "cfg": [_cfg_only(rng, space) for _ in range(48)],
     }
@@ -98,14 +101,16 @@ def _of_space(rng: random.Random, space: SearchSpace, depths: Mapping[str, int],
     return encoding.decode(params)
 
 
-def _near(rng: random.Random, space: SearchSpace, depths: Mapping[str, int]) -> GuidanceSpec:
+def _near(
+    rng: random.Random, space: SearchSpace, depths: Mapping[str, int], cfg_scales: tuple[float, float]
+) -> GuidanceSpec:
     """Where good settings are: a mild CFG scale, one to three layers, mostly the whole schedule."""
     stack = rng.choice(list(depths))
     layers = tuple(rng.sample(range(depths[stack]), rng.choice((1, 1, 2, 3))))
     terms = (_term(rng, space, {stack: layers}, low=0.2, high=1.6),)
     window = rng.choice(((0.0, 1.0), (0.0, 1.0), (0.0, 0.6), (0.3, 1.0)))
     rescale = rng.choice((0.0, 0.0, 0.3, 0.7))
-    return build_spec(cfg_scale=rng.uniform(1.5, 4.5), rescale=rescale, terms=terms, window=window)
+    return build_spec(cfg_scale=rng.uniform(*cfg_scales), rescale=rescale, terms=terms, window=window)
 
 
 def _subset(rng: random.Random, space: SearchSpace, depths: Mapping[str, int]) -> GuidanceSpec:
@@ -135,17 +140,14 @@ def pairs_of(at: int, pairs: Sequence[Pair]) -> list[Pair]:
     return [pairs[(begin + i) % len(pairs)] for i in range(PAIRS_EACH)]
 
 
-def measure(folder: Path, shard: int, shards: int) -> None:
+def measure(entry: ModelEntry, folder: Path, shard: int, shards: int) -> None:
     """Evaluate every ``shards``-th setting; rows that are there are kept."""
-    from stg_tune import models  # torch is needed here only
-
-    entry = models.entry(MODEL)
+    every, pairs = settings(entry), crossed_pairs(PAIRS, 1)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
-    every = settings(load_space(MODEL, entry.depths), entry.depths, default, entry.defaults.num_inference_steps)
-    pairs = crossed_pairs(PAIRS, 1)
     tasks = [Task(spec=default, pair=pair, role="search") for pair in pairs[shard::shards]]
     for at in range(shard, len(every), shards):
-        tasks += [Task(spec=every[at].spec, pair=pair, role="search") for pair in pairs_of(at, pairs)]
+        if every[at].design != "grid":
+            tasks += [Task(spec=every[at].spec, pair=pair, role="search") for pair in pairs_of(at, pairs)]
     evaluate(entry, tasks, folder, f"shard{shard}of{shards}")
 
 
@@ -164,17 +166,14 @@ def evaluate(entry: ModelEntry, tasks: Sequence[Task], folder: Path, name: str) 
     table.close()
 
 
-def write(folder: Path, out: Path) -> None:
+def write(entry: ModelEntry, folder: Path, out: Path) -> None:
     """One row a setting: mean paired gain of every scorer in the default's standard deviations, and its error."""
-    from stg_tune import models
-
-    entry = models.entry(MODEL)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
     by_config: dict[str, dict[str, Evaluation]] = {}
     for row in rows_of(folder):
         by_config.setdefault(row.config, {})[row.pair.key] = row
     base = by_config[default.hash()]
-    every = settings(load_space(MODEL, entry.depths), entry.depths, default, entry.defaults.num_inference_steps)
+    every = settings(entry)
     found = {item.spec.hash(): by_config.get(item.spec.hash(), {}) for item in every}
     enough = {key: rows for key, rows in found.items() if len(rows.keys() & base.keys()) >= PAIRS_EACH // 2}
     scales = [Scale.of(name, base, enough.values()) for name in next(iter(base.values())).scores]
@@ -254,17 +253,21 @@ def rows_of(folder: Path) -> list[Evaluation]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate one shard, or write the table."""
+    from stg_tune import models  # torch is needed here only
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.landscape", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/landscape"))
+    parser.add_argument("--model", choices=list(NEAR), required=True)
+    parser.add_argument("--folder", type=Path, default=Path("runs/landscape"), help="evaluations are kept below it")
     parser.add_argument("--shard", default="0/1", help="I/N: every N-th setting, from the I-th (default: 0/1)")
     parser.add_argument("--write", action="store_true", help="write the table of what is there")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
+    entry = models.entry(options.model)
     if options.write:
-        write(options.folder, options.out)
+        write(entry, options.folder / entry.name, options.out / f"{entry.name}.csv")
         return
     shard, shards = (int(word) for word in options.shard.split("/"))
-    measure(options.folder, shard, shards)
+    measure(entry, options.folder / entry.name, shard, shards)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ PROMPTS = 240
 """As many as the embedded models have captions."""
 LOWER_IS_BETTER = ("temporal_lpips", "saturation")
 NOISE = Path(__file__).with_name("noise.json")
+"""Of open-sora-tiny."""
+
+
+def noise_of(model: str) -> Path:
+    """Where the noise of a model is written down."""
+    return NOISE if model == "open-sora-tiny" else NOISE.with_name(f"noise-{model}.json")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ PARTS = (
             *("-m", "benchmarks.efficiency", "--seeds", "4", "--rivals", "4800", "--emulators", "process"),
             *("--methods", "stg-tune", "random search, 8 pairs", "TPE, free slots, 8 pairs", "--out", "{out}"),
         ),
-        needs="results/benchmarks/landscape.csv",
+        needs="results/benchmarks/landscape/open-sora-tiny.csv",
         minutes=15,
         figures=_figures(
             ("gain after 600 evaluations, stg-tune, 4 seeds", "summary.process.methods.stg-tune.gains.600", "more"),

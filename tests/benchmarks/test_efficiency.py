@@ -14,8 +14,9 @@ import pytest
 
 from benchmarks import efficiency, efficiency_table, rivals
 from benchmarks.emulator import Emulator, Landscape, cross_validate, features
-from benchmarks.landscape import GRID_SCALES, PAIRS_EACH, Scale, grid, pairs_of, settings
+from benchmarks.landscape import GRID_SCALES, NEAR, PAIRS_EACH, Scale, grid, pairs_of, settings
 from benchmarks.simulated import Noise, Simulator, Terrain, plan_for
+from stg_tune import models
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
 from stg_tune.search import load_space
 
@@ -31,8 +32,8 @@ def space():
 
 
 @pytest.fixture(scope="module")
-def drawn(space):
-    return settings(space, DEPTHS, DEFAULT, 10)
+def drawn():
+    return settings(models.entry("open-sora-tiny"))
 
 
 @pytest.fixture
@@ -46,8 +47,10 @@ def plan(simulator):
 
 
 class TestSettings:
-    def test_are_the_same_in_every_run_and_differ_from_each_other(self, space, drawn):
-        again = settings(space, DEPTHS, DEFAULT, 10)
+    @pytest.mark.parametrize("model", list(NEAR))
+    def test_are_the_same_in_every_run_and_differ_from_each_other(self, model):
+        drawn = settings(models.entry(model))
+        again = settings(models.entry(model))
         assert drawn == again
         assert len({item.spec.hash() for item in drawn}) == len(drawn)
 
