@@ -98,9 +98,16 @@ def space_of(plan: SearchPlan) -> dict[str, BaseDistribution]:
 
 
 class SlotTrial(GuidanceTrial):
-    """One configuration in free slots, one pair a step."""
+    """One configuration in free slots, as many pairs a step as lie between two decisions of ASHA."""
 
     plan: SearchPlan
+
+    def step(self) -> dict[str, Any]:
+        """Evaluate the next pairs."""
+        told: dict[str, Any] = {}
+        for _ in range(GRACE):
+            told = super().step()
+        return told
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         self._spec = spec_of(Drawn(config), self.plan, slots)
@@ -122,10 +129,10 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
 
 class Enough(tune.Stopper):  # type: ignore[misc]  # Ray has no types
-    """Ends everything after a number of results."""
+    """Ends everything after a number of evaluations."""
 
-    def __init__(self, recorder: Recorder, steps: int) -> None:
-        self.recorder, self.steps = recorder, steps
+    def __init__(self, recorder: Recorder, evaluations: int) -> None:
+        self.recorder, self.evaluations = recorder, evaluations
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         """Whether this trial is to end."""
@@ -133,7 +140,7 @@ class Enough(tune.Stopper):  # type: ignore[misc]  # Ray has no types
 
     def stop_all(self) -> bool:
         """Whether all are."""
-        return len(self.recorder.steps) >= self.steps
+        return len(self.recorder.steps) * GRACE >= self.evaluations
 
 
 def run_ray_tune(court: Court, seed: int, budget: int) -> Recorder:
@@ -146,10 +153,10 @@ def run_ray_tune(court: Court, seed: int, budget: int) -> Recorder:
         recipe=Recipe(court.simulator),
     )
     recorder = Recorder(plan)
-    steps = budget - court.spent
+    evaluations = budget - court.spent
     search = OptunaSearch(space=space_of(plan), metric=METRIC, mode="max", sampler=TPESampler(seed=seed))
     scheduler = ASHAScheduler(
-        metric=METRIC, mode="max", grace_period=GRACE, reduction_factor=2, max_t=len(court.search_pairs)
+        metric=METRIC, mode="max", grace_period=1, reduction_factor=2, max_t=len(court.search_pairs) // GRACE
     )
     with tempfile.TemporaryDirectory() as folder:
         tune.Tuner(
@@ -157,11 +164,11 @@ def run_ray_tune(court: Court, seed: int, budget: int) -> Recorder:
             tune_config=tune.TuneConfig(
                 search_alg=ConcurrencyLimiter(search, 1),
                 scheduler=scheduler,
-                num_samples=-(-steps // GRACE),
+                num_samples=-(-evaluations // GRACE),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                storage_path=folder, callbacks=[recorder], stop=Enough(recorder, steps), verbose=0
+                storage_path=folder, callbacks=[recorder], stop=Enough(recorder, evaluations), verbose=0
             ),
         ).fit()
     return recorder

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 FEW, MANY = 8, 24
 """Pairs of a trial of the others: as many as ``stg-tune search`` takes with a small and with a large budget."""
 GRACE = 3
-"""Pairs before ASHA may stop a trial."""
+"""Pairs before ASHA may stop a trial; its decisions lie at this number and its doublings, up to ``MANY``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +206,8 @@ def ray_tune(simulator: Simulator, plan: SearchPlan, seed: int, budget: int) -> 
 
         steps = run_ray_tune(court, seed, budget).steps
     for spec, pairs in steps:
-        court.evaluate(spec, court.search_pairs[pairs - 1])
+        for pair in court.search_pairs[pairs - GRACE : pairs]:
+            court.evaluate(spec, pair)
         if pairs == len(court.search_pairs):
             court.full(spec)
     return court.close()
