@@ -24,7 +24,7 @@ from benchmarks import exhaustive, landscape
 from benchmarks.efficiency_table import summary, table
 from benchmarks.emulator import KINDS, Emulator, Landscape, cross_validate, weighted
 from benchmarks.machine import machine
-from benchmarks.rivals import METHODS, OURS
+from benchmarks.rivals import METHODS, OURS, RAY
 from benchmarks.simulated import LOWER_IS_BETTER, Noise, Simulator, Terrain, noise_of
 from stg_tune import models
 from stg_tune.records import GuidanceSpec
@@ -162,8 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--emulators", nargs="+", choices=list(KINDS), default=list(KINDS), metavar="KIND")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=3000, help="of stg-tune, confirmation included")
-    parser.add_argument("--rivals", type=int, default=9600, help="evaluations of each other method")
+    parser.add_argument("--budget", type=int, default=3000, help="of stg-tune, confirmation included, and of Ray Tune")
+    parser.add_argument("--rivals", type=int, default=9600, help="of each other method")
     parser.add_argument("--out", type=Path, help="default: results/benchmarks/efficiency/MODEL.json")
     options = parser.parse_args(arguments)
     options.out = options.out or RESULTS / f"{options.model}.json"
@@ -190,7 +190,7 @@ def _fill(data: dict[str, Any], found: World, kind: str, options: argparse.Names
         for seed in _seeds(options):
             if str(seed) in runs.setdefault(name, {}):
                 continue
-            budget = options.budget if name == OURS else options.rivals
+            budget = options.budget if name in (OURS, RAY) else options.rivals
             plan = found.plan(seed, options.budget)
             runs[name][str(seed)] = _told(found, METHODS[name](found.simulator(seed), plan, seed, budget))
             _write(options.out, data)

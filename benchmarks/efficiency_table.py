@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.rivals import GRID, OURS
+from benchmarks.rivals import GRID, OURS, RAY
 from stg_tune.search.statistics import paired_interval
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SPENDINGS = (300, 600, 1200, 2400, 4800, 9600)
 """Evaluations after which gains are compared."""
 BARS: Mapping[str, float] = {"random search": 5.0, "TPE, include-bits": 10.0, GRID: 50.0}
 """Method -> how many times as many evaluations as ours it must need to the goal."""
-NEVER_WORSE = ("TPE, free slots", "Ray Tune, OptunaSearch + ASHA")
+NEVER_WORSE = ("TPE, free slots", RAY)
 """Methods than which ours must at no spending be worse beyond noise."""
 DRAWS = 1000
 """Of the seeds, for the intervals of ratios."""

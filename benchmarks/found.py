@@ -1,8 +1,8 @@
 """What winners on the emulator are worth: the settings at which searches of it ended, measured and added to its table.
 
     python -m benchmarks.efficiency --model mochi-tiny --seeds 4 --out runs/round1.json    # as the emulator is now
-    python -m benchmarks.found runs/round1.json              # about 6 s a setting, resumable
-    python -m benchmarks.found runs/round1.json --append
+    python -m benchmarks.found runs/round1.json --presets results/presets/mochi-tiny-seed0.json    # resumable
+    python -m benchmarks.found runs/round1.json --presets results/presets/mochi-tiny-seed0.json --append
 
 An emulator is off where its table is thin, and whatever searches it goes where it is off in its own favour: the tops
 of a table of random settings are promises. Measuring where the searches ended, and learning from that, takes them
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.landscape import PAIRS, RESULTS, Scale, evaluate, rows_of
 from benchmarks.noise import crossed_pairs
+from stg_tune import preset
 from stg_tune.records import GuidanceSpec
 from stg_tune.search.executor import Task
 
@@ -41,6 +42,12 @@ def finals(runs: Sequence[Path]) -> list[GuidanceSpec]:
                     spec = GuidanceSpec.from_dict(run["final"])
                     found[spec.hash()] = spec
     return [found[key] for key in sorted(found)]
+
+
+def of_presets(paths: Sequence[Path]) -> list[GuidanceSpec]:
+    """Where searches of the model itself ended: each preset, and its best CFG alone."""
+    loaded = [preset.load(path) for path in paths]
+    return [spec for item in loaded for spec in (item.spec, item.evidence and item.evidence.best_cfg) if spec]
 
 
 def pairs_of(at: int, pairs: Sequence[Pair]) -> list[Pair]:
@@ -75,12 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.found", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="files that benchmarks.efficiency wrote")
+    parser.add_argument("--presets", type=Path, nargs="+", default=[], help="of searches of the model itself")
     parser.add_argument("--folder", type=Path, default=Path("runs/found"), help="evaluations are kept below it")
     parser.add_argument("--append", action="store_true", help="add to the table what is there")
     options = parser.parse_args(arguments)
     (model,) = {json.loads(path.read_text(encoding="utf-8"))["model"] for path in options.runs}
     entry, folder = models.entry(model), options.folder / model
-    default, specs = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale), finals(options.runs)
+    default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
+    every = [*finals(options.runs), *of_presets(options.presets)]
+    specs = list({spec.hash(): spec for spec in every if spec != default}.values())
     if options.append:
         print(f"{append(specs, default, rows_of(folder), RESULTS / f'{model}.csv')} settings added")  # noqa: T201
         return

@@ -220,6 +220,7 @@ _SAMPLERS: dict[str, dict[str, Any]] = {
 }
 OURS = "stg-tune"
 GRID = "published grid"
+RAY = "Ray Tune, OptunaSearch + ASHA"
 METHODS: dict[str, Any] = {
     OURS: ours,
     **{f"{GRID}, {pairs} pairs": partial(published_grid, pairs=pairs) for pairs in (FEW, MANY)},
@@ -228,5 +229,5 @@ METHODS: dict[str, Any] = {
         for name, how in _SAMPLERS.items()
         for pairs in (FEW, MANY)
     },
-    "Ray Tune, OptunaSearch + ASHA": ray_tune,
+    RAY: ray_tune,
 }

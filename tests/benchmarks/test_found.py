@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from benchmarks.landscape import PAIRS
 from benchmarks.noise import crossed_pairs
 from stg_tune.records import Evaluation, GuidanceSpec
 
+PRESETS = Path(__file__).parents[2] / "results" / "presets"
 DEFAULT = GuidanceSpec(cfg_scale=7.0)
 WINNERS = [GuidanceSpec(cfg_scale=2.0), GuidanceSpec(cfg_scale=3.0)]
 
@@ -40,6 +42,12 @@ def test_every_winner_counts_once_and_the_order_is_fixed(runs):
     specs = found.finals([runs, runs])
     assert sorted(spec.cfg_scale for spec in specs) == [2.0, 3.0]
     assert specs == found.finals([runs])
+
+
+def test_a_preset_gives_its_setting_and_its_best_cfg_alone():
+    specs = found.of_presets([PRESETS / "svd-tiny-seed0.json"])
+    assert [bool(spec.segments) for spec in specs] == [True, False]
+    assert specs[0].cfg_scale == 2.0
 
 
 def test_pairs_are_shared_evenly():
