@@ -114,7 +114,7 @@ def _times_bar(group: str, least: float, runs: Mapping[str, Sequence[Trail]], go
     name = min(variants, key=lambda each: (need[each], -_spent(variants[each])))
     own, spent = mean_reaches(runs[OURS], goal), _spent(variants[name])
     arrives = math.isfinite(need[name])
-    times = (need[name] if arrives else spent) / own
+    times = (need[name] if arrives else spent) / own if math.isfinite(own) else math.inf
     draws = _ratio_draws(runs[OURS], variants[name], goal)
     ended = not arrives and group == GRID
     return {

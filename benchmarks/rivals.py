@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 FEW, MANY = 8, 24
 """Pairs of a trial of the others: as many as ``stg-tune search`` takes with a small and with a large budget."""
+PATIENCE = 1.25
+"""Proposals over those that the budget pays for: a repeated one is free, and some samplers repeat for ever."""
 GRACE = 3
 """Pairs before ASHA may stop a trial; its decisions lie at this number and its doublings, up to ``MANY``."""
 
@@ -124,7 +126,9 @@ def with_optuna(
     court = Court(simulator, plan, pairs)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=sampler(seed=seed))
-    while court.spent + pairs <= budget:
+    for _ in range(round(PATIENCE * budget / pairs)):
+        if court.spent + pairs > budget:
+            break
         trial = study.ask()
         study.tell(trial, court.full(spec_of(trial, plan, choose)))
     return court.close()

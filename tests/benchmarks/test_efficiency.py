@@ -258,6 +258,13 @@ class TestSummary:
         (bar,) = efficiency_table.summary({"stg-tune": ahead, slots: behind})["bars"]
         assert bar["met"]
 
+    def test_no_ratio_is_told_where_ours_does_not_arrive(self):
+        ours, other = [[(10, 0.0), (400, 0.5)]] * 3, [[(10, 0.0), (1600, 1.0)]] * 3
+        (bar,) = efficiency_table.summary({"stg-tune": ours, "random search, 8 pairs": other})["bars"]
+        assert not bar["met"]
+        assert bar["times"] is None
+        assert "ours does not arrive" in efficiency_table._bar_in_words(bar)
+
     def test_the_table_says_what_was_met(self):
         runs = {"stg-tune": [[(10, 0.0), (400, 1.0)]] * 3, "random search, 8 pairs": [[(10, 0.0), (1600, 1.0)]] * 3}
         facts = {"model": "mochi-tiny", "measured": 7, "emulators": {"process": {"spearman": 0.8}}}
