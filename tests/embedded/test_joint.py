@@ -64,7 +64,7 @@ def test_the_gain_lies_in_its_interval_and_has_the_right_sign(reference):
     features = _features(rng, asked)
     good = Judged(features=features, answers=asked)
     bad = Judged(features=features[::-1], answers=asked)
-    gain, low, high = joint_gain(reference, good, bad, asked)
+    gain, low, high = joint_gain(reference, good, bad, lambda side: side.answers)
     assert gain == pytest.approx(reference.distance(bad.features, asked) - reference.distance(good.features, asked))
     assert 0 < low < gain < high
 
