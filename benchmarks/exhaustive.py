@@ -11,13 +11,12 @@ it answers evaluations without making a video, and gives the emulators of ``benc
 
 from __future__ import annotations
 
-import argparse
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.landscape import PAIRS, evaluate, grid, rows_of
+from benchmarks.landscape import PAIRS, evaluate, grid, rows_of, run
 from benchmarks.noise import crossed_pairs
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
 from stg_tune.search.executor import Task
@@ -50,6 +49,13 @@ def tasks(entry: ModelEntry) -> list[Task]:
     return [Task(spec=spec, pair=pair, role="search") for spec, pair in wanted]
 
 
+def measure(entry: ModelEntry, folder: Path, shard: int, shards: int) -> None:
+    """Evaluate every ``shards``-th setting; the default belongs to the first shard."""
+    order = {spec.hash(): at for at, spec in enumerate(settings(entry)[1], start=1)}
+    part = [task for task in tasks(entry) if order.get(task.spec.hash(), 0) % shards == shard]
+    evaluate(entry, part, folder, f"shard{shard}of{shards}")
+
+
 def write(entry: ModelEntry, folder: Path, out: Path) -> None:
     """Write the table; an evaluation that is missing or failed ends it with ``SystemExit``."""
     found = {(row.config, row.pair.key): row for row in rows_of(folder)}
@@ -58,8 +64,8 @@ def write(entry: ModelEntry, folder: Path, out: Path) -> None:
     if missing:
         raise SystemExit(f"{len(missing)} of {len(wanted)} evaluations are missing: run every shard first")
     scorers = sorted(next(iter(found.values())).scores)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / f"{entry.name}.csv").open("w", encoding="utf-8", newline="") as file:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*WHERE, *scorers])
         for task in wanted:
@@ -108,23 +114,7 @@ class Exhaustive:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate one shard, or write the table."""
-    from stg_tune import models  # torch is needed here only
-
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.exhaustive", description=__doc__)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--folder", type=Path, default=Path("runs/exhaustive"), help="evaluations are kept below it")
-    parser.add_argument("--shard", default="0/1", help="I/N: every N-th setting, from the I-th (default: 0/1)")
-    parser.add_argument("--write", action="store_true", help="write the table of what is there")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(arguments)
-    entry = models.entry(options.model)
-    if options.write:
-        write(entry, options.folder / entry.name, options.out)
-        return
-    shard, shards = (int(word) for word in options.shard.split("/"))
-    order = {spec.hash(): at for at, spec in enumerate(settings(entry)[1], start=1)}
-    part = [task for task in tasks(entry) if order.get(task.spec.hash(), 0) % shards == shard]
-    evaluate(entry, part, options.folder / entry.name, f"shard{shard}of{shards}")
+    run("exhaustive", __doc__ or "", (measure, write), RESULTS, arguments)
 
 
 if __name__ == "__main__":

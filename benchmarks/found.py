@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.landscape import PAIRS, RESULTS, Scale, evaluate, rows_of
+from benchmarks.landscape import PAIRS, RESULTS, Scale, evaluate, pairs_of, rows_of
 from benchmarks.noise import crossed_pairs
 from stg_tune import preset
 from stg_tune.records import GuidanceSpec
@@ -26,7 +26,7 @@ from stg_tune.search.executor import Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stg_tune.records import Evaluation, Pair
+    from stg_tune.records import Evaluation
 
 EACH = 16
 """Pairs of one setting: twice as many as those of the table, because few settings have to speak for the top."""
@@ -48,12 +48,6 @@ def of_presets(paths: Sequence[Path]) -> list[GuidanceSpec]:
     """Where searches of the model itself ended: each preset, and its best CFG alone."""
     loaded = [preset.load(path) for path in paths]
     return [spec for item in loaded for spec in (item.spec, item.evidence and item.evidence.best_cfg) if spec]
-
-
-def pairs_of(at: int, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs of setting number ``at``: a run of neighbours that begins where the one before has ended."""
-    begin = at * EACH % len(pairs)
-    return [pairs[(begin + i) % len(pairs)] for i in range(EACH)]
 
 
 def append(specs: Sequence[GuidanceSpec], default: GuidanceSpec, rows: Sequence[Evaluation], out: Path) -> int:
@@ -96,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     pairs = crossed_pairs(PAIRS, 1)
     wanted = [(default, pair) for pair in pairs]
-    wanted += [(spec, pair) for at, spec in enumerate(specs) for pair in pairs_of(at, pairs)]
+    wanted += [(spec, pair) for at, spec in enumerate(specs) for pair in pairs_of(at, pairs, EACH)]
     evaluate(entry, [Task(spec=spec, pair=pair, role="search") for spec, pair in wanted], folder, "shard")
 
 

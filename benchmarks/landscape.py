@@ -30,7 +30,7 @@ from stg_tune.search.space_file import load_space
 from stg_tune.search.storage import EvaluationTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from stg_tune.models.base import ModelEntry
     from stg_tune.records import Evaluation, Pair
@@ -134,10 +134,10 @@ def _term(
     return SkipTerm(name=next(iter(skip)), skip_layers=skip, skip_op=rng.choice(space.ops), stg_scale=scale)
 
 
-def pairs_of(at: int, pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs of setting number ``at``: a run of neighbours that begins where the one before has ended."""
-    begin = at * PAIRS_EACH % len(pairs)
-    return [pairs[(begin + i) % len(pairs)] for i in range(PAIRS_EACH)]
+def pairs_of(at: int, pairs: Sequence[Pair], each: int = PAIRS_EACH) -> list[Pair]:
+    """The pairs of setting number ``at``: a run of ``each`` neighbours that begins where the one before has ended."""
+    begin = at * each % len(pairs)
+    return [pairs[(begin + i) % len(pairs)] for i in range(each)]
 
 
 def measure(entry: ModelEntry, folder: Path, shard: int, shards: int) -> None:
@@ -253,21 +253,40 @@ def rows_of(folder: Path) -> list[Evaluation]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Evaluate one shard, or write the table."""
+    run("landscape", __doc__ or "", (measure, write), RESULTS, arguments)
+
+
+def run(
+    name: str,
+    description: str,
+    steps: tuple[Callable[[ModelEntry, Path, int, int], None], Callable[[ModelEntry, Path, Path], None]],
+    results: Path,
+    arguments: Sequence[str] | None,
+) -> None:
+    """The command of a table that is measured in shards.
+
+    Args:
+        name: Of the module.
+        description: What the command does.
+        steps: ``measure(entry, folder, shard, shards)`` and ``write(entry, folder, file)``.
+        results: Where tables go.
+        arguments: Of the command line.
+    """
     from stg_tune import models  # torch is needed here only
 
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.landscape", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--model", choices=list(NEAR), required=True)
-    parser.add_argument("--folder", type=Path, default=Path("runs/landscape"), help="evaluations are kept below it")
+    parser.add_argument("--folder", type=Path, default=Path("runs") / name, help="evaluations are kept below it")
     parser.add_argument("--shard", default="0/1", help="I/N: every N-th setting, from the I-th (default: 0/1)")
     parser.add_argument("--write", action="store_true", help="write the table of what is there")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=results)
     options = parser.parse_args(arguments)
     entry = models.entry(options.model)
     if options.write:
-        write(entry, options.folder / entry.name, options.out / f"{entry.name}.csv")
+        steps[1](entry, options.folder / entry.name, options.out / f"{entry.name}.csv")
         return
     shard, shards = (int(word) for word in options.shard.split("/"))
-    measure(entry, options.folder / entry.name, shard, shards)
+    steps[0](entry, options.folder / entry.name, shard, shards)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.simulated import LOWER_IS_BETTER, NOISE, Noise, ScorerNoise
+from benchmarks.simulated import LOWER_IS_BETTER, Noise, ScorerNoise, noise_of
 from stg_tune.records import GuidanceSpec, Pair
 from stg_tune.search.executor import InlineExecutor, Task
 from stg_tune.search.ledger import Ledger
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--settings", type=int, default=4)
-    parser.add_argument("--out", type=Path, default=NOISE)
+    parser.add_argument("--out", type=Path, help="default: the model's own file; of runs, that of open-sora-tiny")
     options = parser.parse_args(arguments)
     if options.evaluate:
         counts = {"prompts": options.prompts, "seeds": options.seeds, "settings": options.settings}
@@ -208,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = options.evaluate or "runs"
     noise = measure(samples, f"measured on {model}: {count} settings, {pairs} pairs of the default")
     data = {"schema": "stg-tune/noise/1", **asdict(noise)}
-    options.out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    out = options.out or noise_of(options.evaluate or "open-sora-tiny")
+    out.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

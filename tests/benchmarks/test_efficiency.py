@@ -62,11 +62,12 @@ class TestSettings:
     def test_begin_with_every_design(self, drawn):
         assert {item.design for item in drawn[:60]} == {"grid", "space", "near", "subset", "cfg"}
 
-    def test_share_the_pairs_evenly(self):
+    @pytest.mark.parametrize("each", [PAIRS_EACH, 16])
+    def test_share_the_pairs_evenly(self, each):
         pairs = [Pair(prompt=str(i), seed=i) for i in range(48)]
-        used = [pair.key for at in range(6) for pair in pairs_of(at, pairs)]
+        used = [pair.key for at in range(48 // each) for pair in pairs_of(at, pairs, each)]
         assert sorted(used) == sorted(pair.key for pair in pairs)
-        assert len(pairs_of(7, pairs)) == PAIRS_EACH
+        assert len(pairs_of(7, pairs, each)) == each
 
 
 class TestScale:

@@ -50,12 +50,6 @@ def test_a_preset_gives_its_setting_and_its_best_cfg_alone():
     assert specs[0].cfg_scale == 2.0
 
 
-def test_pairs_are_shared_evenly():
-    pairs = crossed_pairs(PAIRS, 1)
-    used = [pair.key for at in range(3) for pair in found.pairs_of(at, pairs)]
-    assert sorted(used) == sorted(pair.key for pair in pairs)
-
-
 def test_only_measured_settings_that_are_not_in_the_table_are_added_with_their_gain(table):
     pairs = crossed_pairs(PAIRS, 1)
 
