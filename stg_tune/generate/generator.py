@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stg_tune.errors import StgTuneError
+from stg_tune.generate.memory import keep_freed_memory
 from stg_tune.guidance import guided
 from stg_tune.guidance.checks import spec_of
 from stg_tune.models.base import GenerationDefaults, ModelEntry
@@ -89,7 +90,10 @@ class Generator:
         num_frames: int | None = None,
         image_source: ImageSource | None = None,
     ) -> None:
-        """Take what is not given from the model's record; the pipeline's progress bar is silenced."""
+        """Take what is not given from the model's record; the pipeline's progress bar is silenced.
+
+        With a model on the CPU the process keeps freed memory from now on (``stg_tune.generate.memory``).
+        """
         if num_inference_steps is not None and num_inference_steps < entry.least_steps:
             raise StgTuneError(
                 f"{entry.name} cannot denoise in {num_inference_steps} step(s): its schedule needs at least "
@@ -107,6 +111,8 @@ class Generator:
             fps=entry.defaults.fps,
         )
         pipeline.set_progress_bar_config(disable=True)
+        if str(getattr(pipeline, "device", "")) == "cpu":
+            keep_freed_memory()
 
     def __call__(self, spec: Setting, pair: Pair) -> Generated:
         """Generate one video; the same arguments give the same frames.

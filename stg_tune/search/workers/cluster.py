@@ -6,14 +6,20 @@ import math
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from stg_tune.errors import StgTuneError
 from stg_tune.search.workers.sizing import ROUNDING, workers_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OBJECT_STORE = 100_000_000
 """Bytes; only scores go through it."""
@@ -40,18 +46,21 @@ class LocalCluster:
         # a folder of its own: the common one may belong to another user of the machine
         self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=FOLDERS))
         try:
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=OBJECT_STORE,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                _temp_dir=str(self._folder),
-            )
-        except Exception as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            with _sigterm_later():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    object_store_memory=OBJECT_STORE,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    _temp_dir=str(self._folder),
+                )
+        except BaseException as error:
+            self.close()
+            if not isinstance(error, Exception):
+                raise
             raise StgTuneError(
                 f"Ray does not start on this machine ({_first_line(error)}); use --workers 1 to work without it"
             ) from error
@@ -79,7 +88,8 @@ class RemoteCluster:
         if not self._mine:
             return
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            with _sigterm_later():
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except Exception as error:
             raise StgTuneError(
                 f"no Ray cluster can be used at {address!r} ({_first_line(error)}); start one with `ray start --head`, "
@@ -135,6 +145,33 @@ def _protect() -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextmanager
+def _sigterm_later() -> Iterator[None]:
+    """Answer a SIGTERM that comes while Ray starts when it has started, and as the program does, not as Ray would.
+
+    Ray puts a handler of its own there, which waits for its machine to drain and then ends the process; an error of the
+    program's that comes up inside its start can be lost or leave it half started. Where the program has no handler,
+    Ray's is left: it ends the processes that Ray has started.
+    """
+    mine, real, came = signal.getsignal(signal.SIGTERM), signal.signal, list[FrameType | None]()
+    if not callable(mine) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def claimed(number: int, handler: Any) -> Any:
+        return mine if number == signal.SIGTERM else real(number, handler)
+
+    real(signal.SIGTERM, lambda number, frame: came.append(frame))
+    signal.signal = claimed  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = real
+        real(signal.SIGTERM, mine)
+    if came:
+        mine(signal.SIGTERM, came[0])
 
 
 def _sweep() -> None:
