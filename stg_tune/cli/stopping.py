@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,8 @@ _Words = ParamSpec("_Words")
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """Exit codes after a clean stop: Ctrl-C (130), SIGTERM (143)."""
+PATIENCE = 0.5
+"""Seconds after which a stop that was lost is tried again."""
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def held(progress: Callable[_Words, None]) -> Callable[_Words, None]:
     def told(*words: _Words.args, **more: _Words.kwargs) -> None:
         if _HELD.swallowed:
             _HELD.swallowed = False
-            raise TerminatedError
+            _stop(signal.SIGTERM, None)
         _take_back()
         progress(*words, **more)
 
@@ -99,16 +102,25 @@ _HELD = _Held()
 
 
 def _noting(hook: Callable[[UnraisableHookArgs], object]) -> Callable[[UnraisableHookArgs], object]:
-    """A stop that came while native code could not be left, as in Ray's start, is made up for at the next word."""
+    """A stop that came while native code could not be left is made up for at the next word, or after a moment."""
 
     def told(unraisable: UnraisableHookArgs) -> None:
         error = unraisable.exc_value
         if isinstance(error, TerminatedError) or (isinstance(error, SystemExit) and error.code == signal.SIGTERM):
             _HELD.swallowed = True
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, _stop)
+                threading.Timer(PATIENCE, _again).start()
         else:
             hook(unraisable)
 
     return told
+
+
+def _again() -> None:
+    if _HELD.swallowed:
+        _HELD.swallowed = False
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _stop(number: int, frame: object) -> Never:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -119,3 +120,22 @@ def test_a_stop_that_native_code_has_swallowed_is_made_up_for(error: BaseExcepti
     assert told == ["still here"]
     assert sys.unraisablehook is hook
     held(told.append)("the next search")
+
+
+def test_a_stop_that_native_code_has_swallowed_comes_again_where_no_word_of_progress_follows() -> None:
+    class Native:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    told: list[str] = []
+
+    def work() -> None:
+        native = Native()
+        del native
+        told.append("still here")
+        time.sleep(20)
+        told.append("not disturbed")
+
+    with pytest.raises(TerminatedError), terminable():
+        work()
+    assert told == ["still here"]
