@@ -90,7 +90,10 @@ class Bench:
         path = self.folder / f"{spec.hash()}.npz"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **self._run(spec))
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.savez(file, **self._run(spec))
+            part.replace(path)  # whole or not at all, whenever the command is stopped
         with np.load(path, allow_pickle=False) as saved:
             seen = Judged(features=saved["features"].astype(np.float64), answers=saved["answers"].astype(np.int64))
             columns = {name.removeprefix(SCORE): saved[name] for name in saved.files if name.startswith(SCORE)}
