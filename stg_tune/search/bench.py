@@ -122,7 +122,7 @@ class Bench:
 
     def follow(self, spec: GuidanceSpec, pairs: Sequence[Pair]) -> Generator[Evaluation, None, None]:
         """Evaluate one configuration pair by pair; closing the generator stops it."""
-        return self.ledger.run(self._tasks([spec], pairs, "search"))
+        return self.ledger.run(self._tasks([spec], pairs, "search", optional=True))
 
     def missing(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair]) -> int:
         """How many evaluations ``measure`` would add to what the run has spent."""
@@ -139,5 +139,11 @@ class Bench:
             breaches=self.judge.breaches(rows),
         )
 
-    def _tasks(self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair], role: Role) -> list[Task]:
-        return [Task(spec=spec, pair=pair, role=role, fidelity=self.fidelity) for spec in specs for pair in pairs]
+    def _tasks(
+        self, specs: Sequence[GuidanceSpec], pairs: Sequence[Pair], role: Role, *, optional: bool = False
+    ) -> list[Task]:
+        return [
+            Task(spec=spec, pair=pair, role=role, fidelity=self.fidelity, optional=optional)
+            for spec in specs
+            for pair in pairs
+        ]

@@ -132,8 +132,12 @@ class Division:
 
 
 def search_pairs_of(evaluations: int) -> int:
-    """Pairs that a trial may see: 8 in ``small``, 14 in ``medium``, 24 in ``large``; at least 6 for the pruner."""
-    return max(6, min(24, 4 + evaluations // 150))
+    """Pairs that a trial may see: 8 in ``small``, 14 in ``medium``, 24 in ``large``; at least 6 for the pruner.
+
+    An even number, so that two workers end a trial together.
+    """
+    wanted = max(6, min(24, 4 + evaluations // 150))
+    return wanted + wanted % 2
 
 
 def select_pairs(select: int) -> int:

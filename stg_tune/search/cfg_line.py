@@ -64,11 +64,14 @@ def run_cfg_line(
 
     def measure(specs: Iterable[GuidanceSpec], on: Sequence[Pair]) -> None:
         room = budget - (kept if on == few else 0)  # so that a final is always possible
+        wanted: dict[str, GuidanceSpec] = {}
         for spec in specs:
             if spec.hash() in known and len(known[spec.hash()].rows) >= len(on):
                 continue
-            if bench.ledger.spent - begun + bench.missing([spec], on) <= room:
-                known[spec.hash()] = bench.measure([spec], on)[0]
+            if bench.ledger.spent - begun + bench.missing([*wanted.values(), spec], on) <= room:
+                wanted[spec.hash()] = spec
+        for measured in bench.measure([*wanted.values()], on):  # together: all workers have something to do
+            known[measured.config] = measured
 
     measure(_grid(space.cfg_scale), few)
     measure(_beside(_best(bench, known, few), space.cfg_scale), few)

@@ -50,6 +50,8 @@ class Task:
     """Further pairs of the same batch."""
     fidelity: str = FULL
     """How faithfully the videos are made."""
+    optional: bool = False
+    """Whether it may turn out to be needless by what comes before it: a worker that is free waits for that."""
 
     @cached_property
     def key(self) -> Key:

@@ -107,7 +107,9 @@ class Pool:
                 for event in crew.wait(PAUSE):
                     self._take(event)
                 self._enforce_deadlines()
-                # before the next feed: whoever listens may not want the rest
+                # nobody waits for the listener's storage and arithmetic, unless it may not want the rest
+                if source.is_certain():
+                    self._feed(source)
                 yield from self._hand_out()
         finally:
             self._again.clear()
@@ -289,6 +291,9 @@ class _Source:
 
     def is_empty(self) -> bool:
         return self._head is None
+
+    def is_certain(self) -> bool:
+        return self._head is not None and not self._head.optional
 
     def take(self) -> Task | None:
         task, self._head = self._head, next(self._tasks, None) if self._head is not None else None

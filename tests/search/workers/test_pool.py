@@ -358,6 +358,15 @@ def test_an_abandoned_task_is_finished_and_handed_out_later(crew_of, tasks):
     assert len({task.key for _, task, _ in crew.given}) == len(done)
 
 
+@pytest.mark.parametrize(("optional", "begun"), [(False, 2), (True, 1)])
+def test_a_free_worker_waits_for_the_listener_only_with_tasks_that_may_be_needless(crew_of, tasks, optional, begun):
+    crew = crew_of(size=1)
+    stream = pool_over(crew).run(replace(task, optional=optional) for task in tasks(3))
+    next(stream)
+    assert len(crew.given) == begun
+    assert keys(stream) == [1, 2]
+
+
 def test_a_task_that_nobody_waits_for_is_not_tried_again(crew_of, tasks, events):
     def deadly(task, worker):
         if task.pair.seed == 2:
@@ -366,7 +375,7 @@ def test_a_task_that_nobody_waits_for_is_not_tried_again(crew_of, tasks, events)
 
     crew = crew_of(size=2, behave=deadly)
     pool = pool_over(crew)
-    stream = pool.run(tasks(3))
+    stream = pool.run(replace(task, optional=True) for task in tasks(3))
     next(stream), next(stream)
     stream.close()
     assert keys(pool.run(tasks(2, 5.0))) == [0, 1]
