@@ -17,9 +17,11 @@ import os
 import platform
 import random
 import resource
+import sqlite3
 import sys
 import tempfile
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -114,8 +116,11 @@ def overhead(arguments: argparse.Namespace) -> dict[str, object]:
                 begun = time.perf_counter()
                 result = run_search(plan, executor=executor, directory=Path(folder))
                 wall = time.perf_counter() - begun
+        with closing(sqlite3.connect(Path(folder) / "study.db")) as base:
+            evaluated = int(base.execute("select count(*) from evaluations").fetchone()[0])
     ideal = result.spent * arguments.seconds / arguments.workers
     found: dict[str, object] = {"spent": result.spent, "wall": wall, "ideal": ideal, "overhead": wall / ideal - 1}
+    found |= {"evaluated": evaluated, "of_it_for_nothing": evaluated / result.spent - 1}  # by workers, of pruned trials
     return found | ({"start": start} if arguments.workers > 1 else {})
 
 

@@ -81,12 +81,20 @@ PARTS = (
         ),
     ),
     Part(
+        name="engine_alone",
+        command=("benchmarks/engine.py", "overhead", "--seconds", "1", "--evaluations", "150"),
+        figures=_figures(("wall time over that of evaluations of 1 s in one process, less 1", "overhead", "less")),
+    ),
+    Part(
         name="engine_overhead",
         command=(
             *("benchmarks/engine.py", "overhead", "--seconds", "1", "--workers", "2"),
             *("--evaluations", "500"),  # many trials: what the sampler learns from grows with them
         ),
-        figures=_figures(("wall time over that of evaluations of 1 s by two workers, less 1", "overhead", "less")),
+        figures=_figures(
+            ("wall time over that of evaluations of 1 s by two workers, less 1", "overhead", "less"),
+            ("of it evaluations that a pruned trial had under way", "of_it_for_nothing", "less"),
+        ),
     ),
     Part(
         name="engine_first",
