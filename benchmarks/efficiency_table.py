@@ -111,7 +111,10 @@ def _times_bar(group: str, least: float, runs: Mapping[str, Sequence[Trail]], go
     if not variants:
         return None
     need = {name: mean_reaches(trails, goal) for name, trails in variants.items()}
-    name = min(variants, key=lambda each: (need[each], -_spent(variants[each])))
+    if group == GRID:  # has an end
+        name = min(variants, key=lambda each: (need[each], -_spent(variants[each])))
+    else:  # who has not arrived may do so with the next evaluation
+        name = min(variants, key=lambda each: min(need[each], _spent(variants[each])))
     own, spent = mean_reaches(runs[OURS], goal), _spent(variants[name])
     arrives = math.isfinite(need[name])
     times = (need[name] if arrives else spent) / own if math.isfinite(own) else math.inf

@@ -249,6 +249,17 @@ class TestSummary:
         )
         assert "ended" in bars["published grid, 8 pairs"]
 
+    @pytest.mark.parametrize(("followed", "told"), [(1200, {"times_at_least": 3.0}), (9000, {"times": 20.0})])
+    def test_a_variant_that_was_not_followed_far_may_arrive_at_any_time(self, followed, told):
+        runs = {
+            "stg-tune": [[(10, 0.0), (400, 1.0)]] * 3,
+            "random search, 8 pairs": [[(10, 0.0), (followed, 0.5)]] * 3,
+            "random search, 24 pairs": [[(10, 0.0), (8000, 1.0)]] * 3,
+        }
+        (bar,) = efficiency_table.summary(runs)["bars"]
+        assert told.items() <= bar.items()
+        assert bar["met"] == ("times" in told)
+
     def test_a_search_that_is_behind_at_any_spending_is_worse(self):
         slots = "TPE, free slots, 8 pairs"
         ahead = [[(10, 0.0), (300, 0.5 + 0.01 * i), (2400, 1.0)] for i in range(4)]
