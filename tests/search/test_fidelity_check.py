@@ -22,7 +22,7 @@ from stg_tune.search.plan import SearchPlan, load_run
 from stg_tune.search.storage import EvaluationTable
 from stg_tune.search.stored import find_row, rows_of
 
-BUDGET = "800"
+BUDGET = "900"
 PAIRS = [Pair(prompt=f"p{i}", seed=i) for i in range(6)]
 
 
@@ -77,7 +77,7 @@ def test_where_ranks_agree_screen_and_trials_are_cheaper(faithful):
     evaluate, _, result, _, folder = faithful
     assert result.check.fidelity == HALF
     assert result.check.low > LEAST_CORRELATION
-    assert (result.check.cost, result.check.settings, result.check.pairs) == (0.5, 10, 4)
+    assert (result.check.cost, result.check.settings, result.check.pairs) == (0.5, 10, 5)
     rows = rows_of(folder)
     assert {row.fidelity for row in rows if row.role == "holdout"} == {FULL}
     cheap = {(row.evaluation.config, row.evaluation.pair.key) for row in rows if row.fidelity == HALF}
@@ -114,7 +114,7 @@ def test_windows_of_trials_are_whole_steps_of_the_cheaper_videos(faithful):
 def test_the_report_says_so_and_compares_like_with_like(faithful):
     _, _, result, _, folder = faithful
     text = provenance(result)["fidelity of screen and trials"]
-    assert text.startswith("steps/2: 10 settings on 4 pairs have a rank correlation of ")
+    assert text.startswith("steps/2: 10 settings on 5 pairs have a rank correlation of ")
     page = findings_of(result, rows=rows_of(folder))
     assert {trial.cost for trial in page.trials} == {1.0}
     assert all(layer.cost == 1.0 for layer in page.layers)
@@ -125,7 +125,7 @@ def test_the_report_says_so_and_compares_like_with_like(faithful):
 def test_show_says_what_was_measured_and_decided(faithful, capsys):
     _, _, result, _, folder = faithful
     assert main(["show", str(folder)]) == 0
-    assert "fidelity of screen and trials: steps/2; 10 settings on 4 pairs have a rank" in capsys.readouterr().out
+    assert "fidelity of screen and trials: steps/2; 10 settings on 5 pairs have a rank" in capsys.readouterr().out
     assert main(["show", "--json", str(folder)]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["fidelity"] == result.check.to_dict()
@@ -145,12 +145,12 @@ def test_a_stored_row_is_found_at_the_fidelity_it_was_made_with(faithful):
 def test_a_run_that_is_stopped_anywhere_decides_the_same(faithful, tmp_path):
     evaluate, plan, result, _, _ = faithful
     fresh = TwoSpeeds(evaluate.scene, evaluate.cheap)
-    for stop in (60, 110, 170, 230, 290):
+    for stop in (60, 120, 190, 260, 330):
         fresh.stop_after = stop
         with pytest.raises(CrashError):
             run_search(plan, fresh, directory=tmp_path)
         partial = snapshot(tmp_path)
-        assert partial.check == (result.check if stop > 110 else None)
+        assert partial.check == (result.check if stop > 120 else None)
     assert len(fresh.calls) == len(set(fresh.calls))
     assert fresh.calls == evaluate.calls[: len(fresh.calls)]
     assert partial.trials
@@ -167,7 +167,7 @@ def test_where_they_do_not_everything_is_full(landscape, make_plan, tmp_path, ch
     plan = make_plan(scene, budget=BUDGET, prompts=200, fidelity="auto")
     plan = dataclasses.replace(plan, space=small_space(plan.space))
     other = landscape(name=cheap, noise=0.3, best_cfg=4.9) if cheap else scene
-    evaluate = TwoSpeeds(scene, other, share, stop_after=260)
+    evaluate = TwoSpeeds(scene, other, share, stop_after=320)
     with pytest.raises(CrashError):
         run_search(plan, evaluate, directory=tmp_path)
     result = snapshot(tmp_path)
@@ -176,7 +176,7 @@ def test_where_they_do_not_everything_is_full(landscape, make_plan, tmp_path, ch
     assert result.trials
     trials = {(row.config, row.pair.key, FULL) for trial in result.trials for row in trial.measurement.rows}
     assert trials <= set(evaluate.calls)
-    assert sum(fidelity == HALF for *_, fidelity in evaluate.calls) == 9 + 10 * 4
+    assert sum(fidelity == HALF for *_, fidelity in evaluate.calls) == 10 + 10 * 5
 
 
 def test_a_check_that_cannot_pay_for_itself_is_not_made(landscape, make_plan, tmp_path):
