@@ -7,10 +7,10 @@ import os
 import platform
 from functools import cache
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 """Parameters of mallopt(3), by the numbers of ``malloc.h``."""
-LARGEST = 2**30
-"""Bytes; only single blocks above it are given back at once."""
+MOST = 2**31 - 1
+"""Bytes; what is free at the end of the heap is given back beyond it, and an ``int`` holds no more."""
 RESERVE = 2**26
 """Bytes by which the heap grows at least, so that it grows seldom."""
 
@@ -27,5 +27,6 @@ def keep_freed_memory() -> bool:
     if chosen or platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    wanted = {M_MMAP_THRESHOLD: LARGEST, M_TRIM_THRESHOLD: 2 * LARGEST - 1, M_TOP_PAD: RESERVE}
+    # no block of its own for large ones: a threshold of more than 32 MB is refused by older versions
+    wanted = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: MOST, M_TOP_PAD: RESERVE}
     return {library.mallopt(name, value) for name, value in wanted.items()} == {1}

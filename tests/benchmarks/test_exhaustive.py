@@ -9,6 +9,7 @@ from benchmarks import efficiency, exhaustive, landscape
 from benchmarks.emulator import Landscape
 from benchmarks.exhaustive import EACH, RESULTS, Exhaustive
 from benchmarks.landscape import GRID_SCALES, PAIRS
+from benchmarks.simulated import LOWER_IS_BETTER
 from stg_tune import models
 from stg_tune.records import SKIP_OPS, Evaluation, GuidanceSpec
 from stg_tune.search.space_file import load_space
@@ -101,7 +102,7 @@ class TestWritten:
                 for spec in table.specs
             ]
         )  # settings, pairs, scorers
-        signed = [-weight if name == "temporal_lpips" else weight for name, weight in weights.items()]
+        signed = [-weight if name in LOWER_IS_BETTER else weight for name, weight in weights.items()]
         objective = (scores / scores.std((0, 1))) @ signed
         assert np.corrcoef(objective[:, ::2].mean(1), objective[:, 1::2].mean(1))[0, 1] > 0.7
 

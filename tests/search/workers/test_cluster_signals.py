@@ -2,13 +2,13 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from stg_tune.search.workers.cluster import RemoteCluster
-
-ray = pytest.importorskip("ray")
 
 Join = Callable[[Callable[[], object]], None]
 
@@ -30,8 +30,9 @@ def join(monkeypatch: pytest.MonkeyPatch) -> Join:
     """Join a cluster; what Ray does while it starts is the test's."""
 
     def joined(start: Callable[[], object]) -> None:
-        monkeypatch.setattr(ray, "is_initialized", lambda: False)
-        monkeypatch.setattr(ray, "init", lambda **more: start())
+        # not the real one: what it reads when it is imported would hold for every other test of this process
+        ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **more: start())
+        monkeypatch.setitem(sys.modules, "ray", ray)
         RemoteCluster("127.0.0.1:6379")
 
     return joined
