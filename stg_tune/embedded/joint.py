@@ -44,14 +44,15 @@ class JointReference:
 
         Args:
             features: (videos, 96), of the judge.
-            asked: (videos, 3): digit, colour and direction of the captions.
+            asked: (videos, 3): digit, colour and direction of the captions; (videos, 2) leaves the direction out.
         """
         both = joined(features, asked, self.weight)
-        return frechet(both.mean(0), np.cov(both, rowvar=False), self.mean, self.covariance)
+        size = both.shape[1]
+        return frechet(both.mean(0), np.cov(both, rowvar=False), self.mean[:size], self.covariance[:size, :size])
 
 
 def joined(features: NDArray[np.float64], asked: NDArray[np.int64], weight: float) -> NDArray[np.float64]:
-    """Features beside what was asked for: (videos, 96 + 20)."""
+    """Features beside what was asked for: (videos, 96 + 20), or 96 + 16 without the direction, which comes last."""
     return np.concatenate([features, weight * _one_hot(asked)], 1)
 
 
@@ -87,7 +88,9 @@ def save_joint(reference: JointReference, folder: Path) -> None:
 
 
 def _one_hot(asked: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.concatenate([np.eye(count)[asked[:, column]] for column, count in enumerate(CHOICES)], 1)
+    return np.concatenate(
+        [np.eye(count)[asked[:, column]] for column, count in enumerate(CHOICES[: asked.shape[1]])], 1
+    )
 
 
 if __name__ == "__main__":

@@ -26,9 +26,6 @@ from stg_tune.records import SKIP_OPS, GuidanceSpec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from stg_tune.records import Pair
 
 CFG_SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0)
@@ -75,6 +72,7 @@ class Table:
         self.judge = judge
         self.joint = load_joint()
         self.pairs = pairs
+        self.asked = asked_of(pairs, generator.entry)
         self.folder = folder
         self.rows: list[Row] = []
 
@@ -82,18 +80,14 @@ class Table:
         """The judged videos of an arm."""
         return judge_arm(self.generator, self.judge, spec, self.pairs[:videos], self.folder)
 
-    def asked(self, judged: Judged) -> NDArray[np.int64]:
-        """What the videos of an arm were to show."""
-        return asked_of(self.pairs[: len(judged.answers)], self.generator.entry, judged.answers)
-
     def distance(self, judged: Judged) -> float:
         """The Frechet joint distance of an arm."""
-        return self.joint.distance(judged.features, self.asked(judged))
+        return self.joint.distance(judged.features, self.asked[: len(judged.features)])
 
     def add(self, arm: str, spec: GuidanceSpec, baseline: GuidanceSpec, videos: int) -> Row:
         """Judge an arm against the baseline and keep its row."""
         judged, plain = self.look(spec, videos), self.look(baseline, videos)
-        gain, low, high = joint_gain(self.joint, judged, plain, self.asked)
+        gain, low, high = joint_gain(self.joint, judged, plain, self.asked[:videos])
         verdict = self.judge.verdict(judged.features, judged.answers, [pair.prompt for pair in self.pairs[:videos]])
         scale = spec.segments[0].terms[0].stg_scale if spec.segments else 0.0
         row = Row(

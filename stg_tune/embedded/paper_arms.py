@@ -40,7 +40,7 @@ class Seen:
     features: Column
     """(videos, 96), of the judge."""
     asked: NDArray[np.int64]
-    """(videos, 3): digit, colour and direction of the captions."""
+    """(videos, 3): digit, colour and direction of the captions; (videos, 2) where there is no direction to obey."""
     columns: Mapping[str, Column]
     """Measure -> (videos,): right answers as 0 and 1, raw scores (NaN where there is none), distance to the picture."""
 
@@ -86,7 +86,7 @@ class Arms:
         made = self.generator.many(spec, pairs)
         pixels = to_pixels(np.stack([item.video.frames.numpy() for item in made]))
         features, answers = self.judge.look(pixels)
-        asked = asked_of(pairs, self.generator.entry, answers)
+        asked = asked_of(pairs, self.generator.entry)
         right = (answers == captioned(pairs)).astype(np.float64)
         columns = dict(zip(QUESTIONS, right.T, strict=True)) | self._scores(pixels, pairs)
         if self.generator.image_source is not None:

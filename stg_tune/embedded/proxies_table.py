@@ -158,9 +158,9 @@ def write(
     """Write ``proxies.csv`` (one line a setting) and ``proxies.json`` (the correlations)."""
     folder.mkdir(parents=True, exist_ok=True)
     reference, judge = load_joint(), load_judge()
-    asked = [asked_of(pairs, entry, item.seen.answers) for item in measured]
+    asked = asked_of(pairs, entry)
     objective = [fmean(delta for row in item.rows if (delta := proxies.delta(row)) is not None) for item in measured]
-    joint = [reference.distance(item.seen.features, wanted) for item, wanted in zip(measured, asked, strict=True)]
+    joint = [reference.distance(item.seen.features, asked) for item in measured]
     parts = [[proxies.parts(row) for row in item.rows] for item in measured]
     names = sorted(proxies.kinds)
     columns = {name: [fmean(part.get(name, 0.0) for part in rows) for rows in parts] for name in names}

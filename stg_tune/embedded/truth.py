@@ -86,13 +86,12 @@ def distance_gain(judge: Judge, arm: Judged, baseline: Judged) -> tuple[float, f
 
 
 def joint_gain(
-    reference: JointReference, arm: Judged, baseline: Judged, asked: Callable[[Judged], NDArray[np.int64]]
+    reference: JointReference, arm: Judged, baseline: Judged, asked: NDArray[np.int64]
 ) -> tuple[float, float, float]:
-    """The same for the Frechet joint distance; ``asked`` says what the videos of an arm were to show, (videos, 3)."""
-    wanted = {id(side): asked(side) for side in (baseline, arm)}
+    """The same for the Frechet joint distance; ``asked`` says what the videos were to show: see ``asked_of``."""
 
     def gain(rows: NDArray[np.int64]) -> float:
-        before, after = (reference.distance(side.features[rows], wanted[id(side)][rows]) for side in (baseline, arm))
+        before, after = (reference.distance(side.features[rows], asked[rows]) for side in (baseline, arm))
         return before - after
 
     return _with_interval(gain, len(arm.answers))
@@ -108,16 +107,14 @@ def _with_interval(gain: Callable[[NDArray[np.int64]], float], count: int) -> tu
     return plain, float(low) + shift, float(high) + shift
 
 
-def asked_of(pairs: Sequence[Pair], entry: ModelEntry, answers: NDArray[np.int64]) -> NDArray[np.int64]:
+def asked_of(pairs: Sequence[Pair], entry: ModelEntry) -> NDArray[np.int64]:
     """Digit, colour and direction that the model was asked for: (pairs, 3).
 
-    A model that is given a picture and no words cannot know the direction of the caption: any is right, so that it is
-    the one that the judge saw in the video (``answers``).
+    A model that is given a picture and no words cannot know the direction of the caption, and any is right: (pairs, 2).
+    Whether its directions spread as those of real videos do is in the features.
     """
     asked = captioned(pairs)
-    if entry.image_source:
-        asked[:, DIRECTION] = answers[:, DIRECTION]
-    return asked
+    return asked[:, :DIRECTION] if entry.image_source else asked
 
 
 def captioned(pairs: Sequence[Pair]) -> NDArray[np.int64]:

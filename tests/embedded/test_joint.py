@@ -58,13 +58,28 @@ def test_videos_that_all_look_the_same_are_far_though_every_answer_is_right(refe
     assert reference.distance(clean, asked) > reference.distance(features, asked) + 5
 
 
+def test_without_the_direction_it_is_the_distance_of_features_digit_and_colour(reference):
+    rng = np.random.default_rng(4)
+    asked = _asked(rng, 2000)
+    features = _features(rng, asked)
+    both = joined(features, asked, reference.weight)[:, : -CHOICES[2]]
+    size = both.shape[1]
+    expected = frechet(
+        both.mean(0), np.cov(both, rowvar=False), reference.mean[:size], reference.covariance[:size, :size]
+    )
+    assert reference.distance(features, asked[:, :2]) == pytest.approx(expected)
+    elsewhere = asked.copy()
+    elsewhere[:, 2] = 0
+    assert reference.distance(features, elsewhere) > reference.distance(features, asked) + 1
+
+
 def test_the_gain_lies_in_its_interval_and_has_the_right_sign(reference):
     rng = np.random.default_rng(3)
     asked = _asked(rng, 400)
     features = _features(rng, asked)
     good = Judged(features=features, answers=asked)
     bad = Judged(features=features[::-1], answers=asked)
-    gain, low, high = joint_gain(reference, good, bad, lambda side: side.answers)
+    gain, low, high = joint_gain(reference, good, bad, asked)
     assert gain == pytest.approx(reference.distance(bad.features, asked) - reference.distance(good.features, asked))
     assert 0 < low < gain < high
 
