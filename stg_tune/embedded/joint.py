@@ -88,9 +88,8 @@ def save_joint(reference: JointReference, folder: Path) -> None:
 
 
 def _one_hot(asked: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.concatenate(
-        [np.eye(count)[asked[:, column]] for column, count in enumerate(CHOICES[: asked.shape[1]])], 1
-    )
+    choices = CHOICES[: asked.shape[1]]
+    return np.concatenate([np.eye(count)[asked[:, column]] for column, count in enumerate(choices)], 1)
 
 
 if __name__ == "__main__":
