@@ -62,7 +62,7 @@ class Sleeper:
     seconds: float
     """Length of an evaluation."""
     busy: bool = False
-    """Whether its core works meanwhile; one that has slept takes several times as long for what comes next."""
+    """Whether its core works meanwhile, or sleeps."""
 
     def __call__(self, threads: int) -> Evaluate:
         """Nothing to load."""
