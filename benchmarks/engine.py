@@ -1,12 +1,11 @@
 """What the engine itself costs: overhead, speed-up, time to the first result, memory of a long study.
 
-    python benchmarks/engine.py overhead [--seconds 1] [--evaluations 150] [--workers 1] [--busy]
+    python benchmarks/engine.py overhead [--seconds 1] [--evaluations 150] [--workers 1]
     python benchmarks/engine.py speedup  [--model open-sora-tiny] [--evaluations 40]
     python benchmarks/engine.py first
     python benchmarks/engine.py memory   [--evaluations 10000]
 
-Each prints one JSON object. `overhead` and `memory` evaluate made-up scores, `speedup` the model itself. A made-up
-evaluation sleeps; with `--busy` it keeps its core at work, as a model does.
+Each prints one JSON object. `overhead` and `memory` evaluate made-up scores, `speedup` the model itself.
 """
 
 from __future__ import annotations
@@ -61,8 +60,6 @@ class Sleeper:
 
     seconds: float
     """Length of an evaluation."""
-    busy: bool = False
-    """Whether its core works meanwhile, or sleeps."""
 
     def __call__(self, threads: int) -> Evaluate:
         """Nothing to load."""
@@ -73,20 +70,13 @@ class Sleeper:
         return {}
 
     def evaluate(self, spec: GuidanceSpec, pair: Pair) -> Evaluation:
-        """Wait, then make up scores."""
-        work(self.seconds) if self.busy else time.sleep(self.seconds)
+        """Sleep, then make up scores."""
+        time.sleep(self.seconds)
         scores = {
             kind.name: 5.0 + draw(kind.name, pair.key) + 0.5 * draw(kind.name, pair.key, spec.hash()) for kind in KINDS
         }
         scores |= {"motion": 2.0, "saturation": 0.1}
         return Evaluation(config=spec.hash(), pair=pair, scores=scores, seconds=max(self.seconds, 1e-6), forwards=20.0)
-
-
-def work(seconds: float) -> None:
-    """Keep a core busy for a while."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
 
 
 def plan_of(evaluations: int) -> SearchPlan:
@@ -112,7 +102,7 @@ def executor_of(recipe: Recipe, workers: int) -> RayExecutor:
 
 def overhead(arguments: argparse.Namespace) -> dict[str, object]:
     """Wall time of a whole search over the time that its evaluations take."""
-    recipe, plan = Sleeper(seconds=arguments.seconds, busy=arguments.busy), plan_of(arguments.evaluations)
+    recipe, plan = Sleeper(seconds=arguments.seconds), plan_of(arguments.evaluations)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.workers == 1:
             begun = time.perf_counter()
@@ -214,7 +204,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overhead", "speedup", "first", "memory"))
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--busy", action="store_true", help="made-up evaluations keep their core at work")
     parser.add_argument("--evaluations", type=int)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--model", default="open-sora-tiny")
