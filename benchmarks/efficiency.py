@@ -3,9 +3,10 @@
 All methods work on the same pairs, the same objective and the same evaluator: an emulator of an embedded model
 (``benchmarks.emulator``), learnt from measured settings, under noise as measured (``benchmarks.noise``). The gain of a
 setting is the emulator's, without noise: what an endless held-out set would show; a setting that breaks a guard is
-worth nothing. Everything is done on two emulators, because one that thinks as our own optimiser does would favour it.
-Runs are kept one by one, and the command goes on where it was stopped; runs of other code, noise or measurements are
-dropped. Where a method has not arrived, ``--methods METHOD --rivals N`` gives it more; longer runs are kept.
+worth nothing. The space is the model's own, or as it was when the runs were made (``benchmarks/spaces``). Everything
+is done on two emulators, because one that thinks as our own optimiser does would favour it. Runs are kept one by one,
+and the command goes on where it was stopped; runs of other code, noise or measurements are dropped. Where a method has
+not arrived, ``--methods METHOD --rivals N`` gives it more; longer runs are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.rivals import METHODS, OURS, RAY
 from benchmarks.simulated import LOWER_IS_BETTER, Noise, Simulator, Terrain, noise_of
 from stg_tune import models
 from stg_tune.records import GuidanceSpec
-from stg_tune.search import SearchPlan, load_space, split_pairs
+from stg_tune.search import SearchPlan, split_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,8 +127,8 @@ def world(entry: ModelEntry, measured: Landscape, kind: str) -> World:
     """
     emulator = Emulator(landscape=measured, depths=entry.depths, kind=kind)
     terrain = Emulated(emulator=emulator, default_cfg=entry.defaults.cfg_scale)
-    space = load_space(entry.name, entry.depths)
-    return World(entry=entry, space=space, noise=Noise.read(noise_of(entry.name)), terrain=terrain)
+    noise = Noise.read(noise_of(entry.name))
+    return World(entry=entry, space=landscape.space_of(entry), noise=noise, terrain=terrain)
 
 
 def digest(paths: Sequence[Path]) -> str:
@@ -143,9 +144,8 @@ def sources(model: str) -> list[Path]:
     here = Path(__file__).parent
     names = ("efficiency", "emulator", "exhaustive", "landscape", "memory", "rivals", "rival_ray", "simulated")
     search = sorted((here.parent / "stg_tune" / "search").glob("*.py"))
-    space = here.parent / "search_spaces" / f"{model}.yaml"
     tables = [folder / f"{model}.csv" for folder in (landscape.RESULTS, exhaustive.RESULTS)]
-    return [*tables, noise_of(model), space, *(here / f"{name}.py" for name in names), *search]
+    return [*tables, noise_of(model), landscape.space_file(model), *(here / f"{name}.py" for name in names), *search]
 
 
 def _told(found: World, steps: Sequence[Step]) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _is_there(name: str, run: Mapping[str, Any] | None, budget: int) -> bool:
 
 def _finish(data: dict[str, Any], entry: ModelEntry, measured: Landscape, options: argparse.Namespace) -> None:
     """Summary and table of what is complete."""
-    weights = load_space(entry.name, entry.depths).objective.weights
+    weights = landscape.space_of(entry).objective.weights
     told = {}
     for kind, runs in data["runs"].items():
         seeds = {str(seed) for seed in _seeds(options)}

@@ -16,11 +16,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from benchmarks.efficiency import MODELS, RESULTS
+from benchmarks.landscape import space_of
 from stg_tune.records import GuidanceSpec, Pair
 from stg_tune.search.executor import BatchingExecutor, InlineExecutor, Task
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.objective import Judge
-from stg_tune.search.space_file import load_space
 from stg_tune.search.statistics import paired_interval
 from stg_tune.search.storage import EvaluationTable
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="default: results/benchmarks/efficiency/MODEL-real.csv")
     options = parser.parse_args(arguments)
     entry = models.entry(options.model)
-    space = load_space(entry.name, entry.depths)
+    space = space_of(entry)
     default = GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
     found = finals(options.runs or RESULTS / f"{entry.name}.json", options.methods, options.seeds)
     specs = list({spec.hash(): spec for spec in (default, *(spec for spec, _ in found.values()))}.values())

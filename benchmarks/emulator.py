@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 
 from benchmarks.exhaustive import Exhaustive
-from benchmarks.landscape import RESULTS, Scale
+from benchmarks.landscape import RESULTS, Scale, space_of
 from stg_tune.records import SKIP_OPS, GuidanceSpec
 from stg_tune.search.encoding import rescale_of
 
@@ -269,12 +269,11 @@ def weighted(gains: Mapping[str, NDArray[np.float64]], weights: Mapping[str, flo
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print how well the table foretells itself."""
     from stg_tune import models
-    from stg_tune.search.space_file import load_space
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator", description=__doc__)
     parser.add_argument("--model", required=True)
     entry = models.entry(parser.parse_args(arguments).model)
-    weights = load_space(entry.name, entry.depths).objective.weights
+    weights = space_of(entry).objective.weights
     for kind in KINDS:
         found = cross_validate(Landscape.of(entry), entry.depths, weights, kind)
         sys.stdout.write(json.dumps({"emulator": kind, **found}) + "\n")

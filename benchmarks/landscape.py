@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 STUDY = "landscape"
 RESULTS = Path("results/benchmarks/landscape")
+SPACES = Path(__file__).parent / "spaces"
+"""Spaces as they were when a model was measured, where they have changed since."""
 NEAR = {"open-sora-tiny": (1.5, 4.5), "mochi-tiny": (3.0, 6.5), "svd-tiny": (1.5, 3.5)}
 """CFG scales that are good by themselves, least and greatest."""
 PAIRS = 48
@@ -58,10 +60,21 @@ class Setting:
     """The setting."""
 
 
+def space_of(entry: ModelEntry) -> SearchSpace:
+    """The space of the table and of the comparison made with it: the model's own, or its form in ``SPACES``."""
+    return load_space(space_file(entry.name), entry.depths)
+
+
+def space_file(model: str) -> Path:
+    """Where ``space_of`` reads."""
+    kept = SPACES / f"{model}.yaml"
+    return kept if kept.exists() else SPACES.parents[1] / "search_spaces" / kept.name
+
+
 def settings(entry: ModelEntry) -> list[Setting]:
     """All settings, in an order that has every design from the beginning; the same in every run."""
     depths, num_steps = entry.depths, entry.defaults.num_inference_steps
-    space, default = load_space(entry.name, depths), GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
+    space, default = space_of(entry), GuidanceSpec(cfg_scale=entry.defaults.cfg_scale)
     rng = random.Random(7)
     designs: dict[str, list[GuidanceSpec]] = {
         "grid": list(grid(space, depths, default)),

@@ -2,7 +2,8 @@
 
 Random guidance settings are generated on the same pairs; the default objective (proxies only) is compared with the
 ground truth over the settings by Spearman's rank correlation. The truth is the Frechet joint distance by the
-independent judge: quality, diversity and obedience to the caption in one number. Settings are kept one by one.
+independent judge: quality, diversity and obedience to the caption in one number. Settings are kept one by one, and
+more ``--videos`` are added to what is there.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from stg_tune.models.base import ModelEntry
     from stg_tune.records import Pair, Score
     from stg_tune.score import CompositeScorer
+
+    Kept = dict[str, Any]  # column -> NumPy array
 
 BATCH = 8
 SCORE = "score_"
@@ -86,29 +89,29 @@ class Bench:
         self.scorers: CompositeScorer = embedded_scorers()
 
     def measure(self, spec: GuidanceSpec) -> Measured:
-        """One setting on all pairs; answered from ``folder`` when it is there."""
+        """One setting on all pairs; those that ``folder`` has are not made again."""
         path = self.folder / f"{spec.hash()}.npz"
-        if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                np.savez(file, **self._run(spec))
-            part.replace(path)  # whole or not at all, whenever the command is stopped
-        with np.load(path, allow_pickle=False) as saved:
-            seen = Judged(features=saved["features"].astype(np.float64), answers=saved["answers"].astype(np.int64))
-            columns = {name.removeprefix(SCORE): saved[name] for name in saved.files if name.startswith(SCORE)}
+        kept = _read(path)
+        done = 0 if kept is None else len(kept["answers"])
+        if done < len(self.pairs):
+            new = self._run(spec, self.pairs[done:])
+            kept = new if kept is None else {name: np.concatenate([kept[name], more]) for name, more in new.items()}
+            _keep(path, kept)
+        kept = {name: values[: len(self.pairs)] for name, values in (kept or {}).items()}
+        seen = Judged(features=kept["features"].astype(np.float64), answers=kept["answers"].astype(np.int64))
+        columns = {name.removeprefix(SCORE): values for name, values in kept.items() if name.startswith(SCORE)}
         rows = [
             Evaluation(config=spec.hash(), pair=pair, scores=_known({name: v[i] for name, v in columns.items()}))
             for i, pair in enumerate(self.pairs)
         ]
         return Measured(spec=spec, rows=rows, seen=seen)
 
-    def _run(self, spec: GuidanceSpec) -> dict[str, Any]:
+    def _run(self, spec: GuidanceSpec, wanted: Sequence[Pair]) -> Kept:
         """Features and answers of the judge and every raw score (NaN: could not score), by pair."""
         marks: list[Mapping[str, Score]] = []
         seen = []
-        for first in range(0, len(self.pairs), BATCH):
-            pairs = self.pairs[first : first + BATCH]
+        for first in range(0, len(wanted), BATCH):
+            pairs = wanted[first : first + BATCH]
             videos = np.stack([made.video.frames.numpy() for made in self.generator.many(spec, pairs)])
             pixels = to_pixels(videos)
             marks += self.scorers((pixels + 1) / 2, [pair.prompt for pair in pairs])
@@ -119,6 +122,22 @@ class Bench:
             for kind in self.scorers.kinds
         }
         return {"features": features.astype(np.float32), "answers": answers.astype(np.int8), **scores}
+
+
+def _read(path: Path) -> Kept | None:
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as saved:
+        return {name: saved[name] for name in saved.files}
+
+
+def _keep(path: Path, columns: Kept) -> None:
+    """Write whole or not at all, whenever the command is stopped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, **columns)
+    part.replace(path)
 
 
 def _known(scores: Mapping[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import efficiency, efficiency_table, rivals
 from benchmarks.emulator import Emulator, Landscape, cross_validate, features
-from benchmarks.landscape import GRID_SCALES, NEAR, PAIRS_EACH, Scale, grid, pairs_of, settings
+from benchmarks.landscape import GRID_SCALES, NEAR, PAIRS_EACH, Scale, grid, pairs_of, settings, space_file, space_of
 from benchmarks.simulated import Noise, Simulator, Terrain, plan_for
 from stg_tune import models
 from stg_tune.records import Evaluation, GuidanceSpec, Pair
@@ -294,6 +294,14 @@ def test_runs_of_other_sources_are_dropped(tmp_path):
     assert efficiency.digest([one, other]) != before
     for model in efficiency.MODELS:
         assert all(path.exists() for path in efficiency.sources(model))
+
+
+@pytest.mark.parametrize("model", efficiency.MODELS)
+def test_a_kept_space_is_that_of_the_search_but_for_its_objective(model):
+    entry = models.entry(model)
+    kept, own = space_of(entry), load_space(model, entry.depths)
+    assert replace(kept, objective=own.objective) == own
+    assert space_file(model) in efficiency.sources(model)
 
 
 @pytest.mark.slow
