@@ -108,11 +108,19 @@ class Belief:
         A gain counts by the probability that the guards are kept: on the few pairs of a search, guards are too noisy to
         pass over for good whoever looks as if one were broken. Choice and verdict see more pairs.
         """
-        found = self([item.spec for item in self.measured])
-        least = SURE if self.strict else LEAST_SURE
+        worth, found = self._weighted([item.spec for item in self.measured])
+        order = sorted(range(len(self.measured)), key=lambda at: -worth[at])
+        return [(self.measured[at], float(found.gain[at])) for at in order if worth[at] > -math.inf]
+
+    def worth(self, specs: Sequence[GuidanceSpec]) -> list[float]:
+        """What counts of settings, measured or not: see ``ranking``. Minus infinity: too likely to break a guard."""
+        return [float(value) for value in self._weighted(specs)[0]]
+
+    def _weighted(self, specs: Sequence[GuidanceSpec]) -> tuple[NDArray[np.float64], Outlook]:
+        found = self(specs)
         weight = np.where((found.gain > 0) & (not self.strict), found.keeps, 1.0)
-        order = sorted(range(len(self.measured)), key=lambda at: -found.gain[at] * weight[at])
-        return [(self.measured[at], float(found.gain[at])) for at in order if found.keeps[at] >= least]
+        least = SURE if self.strict else LEAST_SURE
+        return np.where(found.keeps >= least, found.gain * weight, -math.inf), found
 
 
 class Learner:

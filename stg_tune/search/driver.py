@@ -12,11 +12,12 @@ from stg_tune.search.budget import Division, parse_budget
 from stg_tune.search.executor import Evaluate, Executor, Finished, InlineExecutor, Task
 from stg_tune.search.fidelity import FULL
 from stg_tune.search.fidelity_check import check_cost, pointless
+from stg_tune.search.finalists import repeated_finalists
 from stg_tune.search.inflight import InFlight, watched
 from stg_tune.search.lock import DriverLock
 from stg_tune.search.plan import Allowance, RunFile, SearchPlan, load_run
 from stg_tune.search.progress import Progress, Tracker, silent, worked_before
-from stg_tune.search.session import Session, divide_plan, repeated_finalists
+from stg_tune.search.session import Session, divide_plan
 from stg_tune.search.storage import EvaluationTable
 from stg_tune.search.timing import extended, is_longer
 from stg_tune.search.workers.selftest import Reference, compare

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from stg_tune.folder import RunFolder
-from stg_tune.search.belief import Belief, Learner
+from stg_tune.search.belief import Learner
 from stg_tune.search.bench import Bench, Measurement
 from stg_tune.search.budget import ARMS, Division, divide, parse_budget, search_pairs_of
 from stg_tune.search.cfg_line import CfgLine, run_cfg_line
@@ -20,6 +20,7 @@ from stg_tune.search.executor import Executor, Task
 from stg_tune.search.features import Features
 from stg_tune.search.fidelity import FULL, steps_at
 from stg_tune.search.fidelity_check import FidelityCheck, check_cost, pointless, run_check
+from stg_tune.search.finalists import best_cfg_only, best_trials, repeated_finalists
 from stg_tune.search.holdout import holdout_of
 from stg_tune.search.inverse import params_of
 from stg_tune.search.ledger import Ledger
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from stg_tune.search.plan import RunFile, SearchPlan
     from stg_tune.search.progress import Stage, Tracker
 
-TRIAL_FINALISTS = 3
-"""Best trials that race."""
 TIMED_PAIRS = 6
 """Baseline evaluations that turn a time budget into a number."""
 
@@ -58,29 +57,6 @@ def divide_plan(plan: SearchPlan, evaluations: list[int]) -> Division:
     last = divide(evaluations[-1], layers=layers, published=published, search_pairs=pairs)
     division = replace(first, confirm=min(last.confirm, len(holdout_of(plan, first).confirm)), search=0)
     return replace(division, search=max(evaluations[-1] - division.total, 0))
-
-
-def repeated_finalists(division: Division) -> int:
-    """Evaluations that make the best trials again at full fidelity, after a search at a cheaper one."""
-    return TRIAL_FINALISTS * division.search_pairs
-
-
-def best_trials(trials: Sequence[Trial], belief: Belief) -> list[Trial]:
-    """The trials with skip guidance of which most is expected and that surely enough keep the guards.
-
-    Where these are fewer than ``TRIAL_FINALISTS``, those that keep the guards as measured follow, by their means. A
-    stopped trial is taken only when no other is there.
-    """
-    stg = [trial for trial in trials if not trial.repeated and not is_cfg_only(trial.measurement.spec)]
-    places = {item.config: place for place, (item, _) in enumerate(belief.ranking)}
-    sure = [trial for trial in stg if trial.measurement.config in places]
-    sure.sort(key=lambda trial: (trial.pruned, places[trial.measurement.config]))
-    able = [trial for trial in stg if trial.measurement.feasible]
-    able.sort(key=lambda trial: (not trial.pruned, trial.measurement.mean), reverse=True)
-    rest = [trial for trial in able if trial.measurement.config not in places]
-    ranked = (sure or able) if belief.strict else sure + rest
-    whole = [trial for trial in ranked if not trial.pruned]
-    return whole[:TRIAL_FINALISTS] or ranked[:1]
 
 
 class Session:
@@ -136,7 +112,7 @@ class Session:
         self._begin("screen", division.screen)
         self._screen = run_screen(trying, self._plan.space, self._plan.depths, best, pairs, division.screen)
         self._search(trying, self._screen)
-        self._race = self._run_race(bench, best)
+        self._race = self._run_race(bench)
         self._note_verdict()
         return self.result()
 
@@ -174,11 +150,12 @@ class Session:
     def _before_confirm(self) -> int:
         """Evaluations between the trials and the confirmation."""
         assert self._division is not None
-        return self._division.select + (repeated_finalists(self._division) if self._reference else 0)
+        again = repeated_finalists(self._division) if self._reference else 0
+        return self._division.select + again + (self._division.search_pairs if self._plan.rules > 2 else 0)
 
     @property
     def _confirming(self) -> int:
-        """Evaluations of the confirmation."""
+        """Evaluations of the confirmation, as planned before the trials."""
         assert self._division is not None
         return self._arms * self._division.confirm
 
@@ -236,10 +213,9 @@ class Session:
     def _search(self, bench: Bench, screen: ScreenTable) -> None:
         division = self._division
         assert division is not None
-        end = self._total - division.select - self._arms * division.confirm
-        self._begin("search", max(end - self._ledger.spent, 0))
-        if bench.fidelity != FULL:
-            end -= repeated_finalists(division)
+        end = self._total - self._before_confirm - self._confirming
+        finalists = self._before_confirm - division.select
+        self._begin("search", max(end + finalists - self._ledger.spent, 0))
         steps = steps_at(bench.fidelity, self._plan.num_steps)  # a window of no step would be measured as no window
         encoding = Encoding(space=self._plan.space, orders=screen.orders, num_steps=steps)
         previews = RunFolder(path=self._directory).previews if self._directory else None
@@ -327,11 +303,14 @@ class Session:
     def _lead_in_sample(self, name: str, leader: Measurement) -> None:
         self._tracker.leader(name, leader.interval(), held_out=False)
 
-    def _run_race(self, bench: Bench, best_cfg: GuidanceSpec) -> Race:
+    def _run_race(self, bench: Bench) -> Race:
         division = self._division
         assert division is not None
-        held = holdout_of(self._plan, division).first(division.confirm)
-        finalists = self._finalists(bench, best_cfg)
+        finalists, best_cfg = self._finalists(bench)
+        pairs = division.confirm
+        if best_cfg != self._plan.baseline:
+            pairs = self._confirming // max(self._arms, ARMS)  # a third setting is paid for with pairs
+        held = holdout_of(self._plan, division).first(pairs)
         self._begin("select", division.select)
         track = Track(
             select=held.select,
@@ -348,13 +327,15 @@ class Session:
             finalists,
             track,
             announce=lambda name, gain: self._tracker.leader(name, gain, held_out=True),
-            on_confirm=lambda: self._begin("confirm", self._arms * division.confirm),
+            on_confirm=lambda: self._begin("confirm", self._confirming),
         )
 
-    def _finalists(self, bench: Bench, best_cfg: GuidanceSpec) -> list[Finalist]:
+    def _finalists(self, bench: Bench) -> tuple[list[Finalist], GuidanceSpec]:
         """The best trials, every published setting that keeps the guards, and the best CFG-only setting."""
         assert self._study is not None
-        best = best_trials(self._new_trials(), self._study.believe())
+        assert self._cfg_line is not None
+        belief = self._study.believe()
+        best = best_trials(self._new_trials(), belief)
         trials = [
             Finalist(name=f"trial {trial.number}", origin="search", in_sample=measured)
             for trial, measured in self._at_full(bench, best)
@@ -364,8 +345,11 @@ class Session:
             for name, measured in self._published.items()
             if measured.feasible
         ]
+        best_cfg = self._cfg_line.best
+        if self._plan.rules > 2:
+            best_cfg = best_cfg_only(belief, best_cfg, [item.in_sample.spec for item in (*trials, *published)])
         cfg = bench.measure([best_cfg], self._pairs)[0]
-        return [*trials, *published, Finalist(name="best CFG", origin="cfg", in_sample=cfg)]
+        return [*trials, *published, Finalist(name="best CFG", origin="cfg", in_sample=cfg)], best_cfg
 
     def _new_trials(self) -> list[Trial]:
         """The trials without published settings, which race by their own names."""

@@ -249,7 +249,7 @@ def test_a_price_is_taken_off_every_gain_and_said(landscape, make_plan, tmp_path
         terms = sum(len(segment.terms) for segment in spec.segments)
         return dataclasses.replace(scene(spec, pair), forwards=20.0 + 10.0 * terms)
 
-    plan = make_plan(scene, budget="150", prompts=200)
+    plan = make_plan(scene, budget="200", prompts=200)
     dear = dataclasses.replace(plan, space=plan.space.priced(0.2))
     assert dear.fingerprint() != plan.fingerprint()
     result = run_search(dear, counted, directory=tmp_path)

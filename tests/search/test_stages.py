@@ -1,22 +1,20 @@
 """CFG line, screen and trials on the synthetic landscape, each on its own."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 
-from stg_tune.records import Evaluation, GuidanceSpec, Pair
+from stg_tune.records import Evaluation, GuidanceSpec
 from stg_tune.search.belief import Learner
-from stg_tune.search.bench import Bench, Measurement
+from stg_tune.search.bench import Bench
 from stg_tune.search.cfg_line import run_cfg_line
 from stg_tune.search.encoding import Encoding
 from stg_tune.search.executor import InlineExecutor
 from stg_tune.search.features import Features
 from stg_tune.search.ledger import Ledger
 from stg_tune.search.screen import LayerScore, rank, run_screen, suggest
-from stg_tune.search.session import best_trials
 from stg_tune.search.storage import EvaluationTable
-from stg_tune.search.study import Trial, TrialStore, TrialStudy
+from stg_tune.search.study import TrialStore, TrialStudy
 
 
 @pytest.fixture
@@ -77,28 +75,6 @@ def test_cfg_line_of_a_small_budget_still_has_a_final(landscape, make_bench):
     assert scene.quality(line.best) > 0.9
     assert [point.spec for point in line.points[1:] if len(point.rows) == len(pairs)] == [line.best]
     assert bench.ledger.spent - len(pairs) <= 19
-
-
-def test_finalists_are_those_of_the_belief_and_then_those_that_were_measured_to_keep_the_guards(one_term):
-    def trial(number, mean, *, keeps=True, pruned=False):
-        spec = one_term(layer=number)
-        row = Evaluation(config=spec.hash(), pair=Pair(prompt="p", seed=0), scores={})
-        measured = Measurement(
-            spec=spec, rows=(row,), deltas={"p": mean}, violations={"motion": -0.1 if keeps else 0.1}
-        )
-        return Trial(number=number, measurement=measured, pruned=pruned, repeated=False, params={})
-
-    trials = [trial(0, 0.1), trial(1, 0.9), trial(2, 0.8, keeps=False), trial(3, 0.7, pruned=True), trial(4, 0.5)]
-
-    def chosen(*sure, strict=False):
-        ranking = [(trials[number].measurement, 0.1) for number in sure]
-        return [item.number for item in best_trials(trials, SimpleNamespace(ranking=ranking, strict=strict))]
-
-    assert chosen(0) == [0, 1, 4]
-    assert chosen(2, 4, 0) == [2, 4, 0]
-    assert chosen(3, 0) == [0, 1, 4]
-    assert chosen(0, strict=True) == [0]
-    assert chosen() == chosen(strict=True) == [1, 4, 0]
 
 
 def test_screen_puts_the_good_layers_first(landscape, make_bench):
