@@ -89,7 +89,7 @@ class Table:
         judged, plain = self.look(spec, videos), self.look(baseline, videos)
         gain, low, high = joint_gain(self.joint, judged, plain, self.asked[:videos])
         verdict = self.judge.verdict(judged.features, judged.answers, [pair.prompt for pair in self.pairs[:videos]])
-        scale = spec.segments[0].terms[0].stg_scale if spec.segments else 0.0
+        scale = next((term.stg_scale for segment in spec.segments for term in segment.terms), 0.0)
         row = Row(
             arm=arm,
             cfg_scale=spec.cfg_scale,
