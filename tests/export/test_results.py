@@ -99,7 +99,7 @@ def test_the_command_does_the_same_for_every_file(name, tmp_path, capsys):
             assert reason in said.err
         else:
             assert out.read_text() == made.text
-            assert said.err.splitlines() == [f"note: {note}" for note in made.notes]
+            assert said.err.splitlines() == [f"stg-tune: note: {note}" for note in made.notes]
 
 
 def found_as(family, **stacks):
