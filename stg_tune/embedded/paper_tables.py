@@ -21,6 +21,7 @@ from stg_tune.embedded.joint import load_joint
 from stg_tune.embedded.judge import load_judge
 from stg_tune.embedded.paper_arms import Arms, Seen, compare, measures
 from stg_tune.embedded.paper_designs import Chosen, Claim, Design, designs
+from stg_tune.embedded.paper_page import write_page
 from stg_tune.embedded.truth import truth_pairs
 from stg_tune.errors import StgTuneError
 from stg_tune.generate import Generator
@@ -85,9 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     generator = Generator(models.load(entry, options.model_path), entry)
     pairs = truth_pairs(options.videos, first_seed=FIRST_SEED)
     arms = Arms(generator, load_judge(), load_joint(), embedded_scorers(), pairs, options.folder / entry.name)
+    command = f"python -m stg_tune.embedded.paper_tables --model {entry.name} --videos {options.videos}"
+    command += f" --preset {options.preset.as_posix()}" if options.preset else ""
     with torch.inference_mode():
         for design in wanted:
-            measure(design, arms, options.out / entry.name)
+            measure(design, arms, options.out / entry.name, command)
+            write_page(options.out)
 
 
 def pick(known: Sequence[Design], names: Sequence[str] | None) -> list[Design]:
@@ -99,8 +103,8 @@ def pick(known: Sequence[Design], names: Sequence[str] | None) -> list[Design]:
     return [by_name[name] for name in names or by_name]
 
 
-def measure(design: Design, arms: Arms, folder: Path) -> None:
-    """Measure one table and write it."""
+def measure(design: Design, arms: Arms, folder: Path, command: str) -> None:
+    """Measure one table and write it; ``command`` makes all tables of the model again."""
     seen = {name: arms.look(spec) for name, spec in design.arms.items()}
     known = measures(arms.judge, arms.reference, list(seen[design.baseline].columns))
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +116,7 @@ def measure(design: Design, arms: Arms, folder: Path) -> None:
             writer.writerow(rounded)
     path = folder / "findings.json"
     findings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    findings["command"] = command
     findings[design.name] = [verdict(claim, seen, known) for claim in design.claims]
     path.write_text(json.dumps(findings, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({design.name: findings[design.name]}), flush=True)  # noqa: T201

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from stg_tune import models
-from stg_tune.embedded import digits, paper_arms, paper_tables
+from stg_tune.embedded import digits, paper_arms, paper_page, paper_tables
 from stg_tune.embedded.joint import JointReference
 from stg_tune.embedded.judge import Judge, JudgeNetwork
 from stg_tune.embedded.paper_arms import PICTURE, Arms, Seen, compare, measures
@@ -181,15 +182,54 @@ def test_a_table_is_written_with_every_arm_and_measure(arms, chosen, tmp_path, m
     monkeypatch.setattr(paper_arms, "RESAMPLES", 5)
     design = designs(chosen, BOTH, 3.0, None)[0]
     arms.pairs = arms.pairs[:4]
-    paper_tables.measure(design, arms, tmp_path / "out")
-    with (tmp_path / "out" / "table1-guidance.csv").open(newline="") as file:
+    paper_tables.measure(design, arms, tmp_path / "out" / "open-sora-tiny", "python -m this")
+    with (tmp_path / "out" / "open-sora-tiny" / "table1-guidance.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(design.arms) * 9
     brighter = next(row for row in rows if (row["arm"], row["measure"]) == ("default CFG", "imaging_quality"))
     assert float(brighter["difference"]) > float(brighter["low"]) * 0.5 > 0
     assert json.loads(brighter["setting"])["cfg_scale"] == 3.0
-    findings = json.loads((tmp_path / "out" / "findings.json").read_text())
+    findings = json.loads((tmp_path / "out" / "open-sora-tiny" / "findings.json").read_text())
     assert [item["verdict"] for item in findings["table1-guidance"]]
+    page = paper_page.page(tmp_path / "out")
+    assert "    python -m this\n" in page
+    assert all(item["claim"] in page for item in findings["table1-guidance"])
+    assert ", 4 videos |" in page
+
+
+FINDING = {"arm": "near", "other": "far", "measure": "joint", "difference": -1.0, "low": -2.0, "high": -0.5}
+
+
+def _findings(folder, **verdicts):
+    """One table a model, with one claim that has these verdicts."""
+    for model, words in verdicts.items():
+        (folder / model).mkdir()
+        items = [FINDING | {"claim": "near is best", "verdict": word} for word in words]
+        data = {"command": f"python -m {model}", "table4-terms": items}
+        (folder / model / "findings.json").write_text(json.dumps(data))
+        (folder / model / "table4-terms.csv").write_text("arm,videos\nnear,256\n")
+
+
+def test_the_page_says_of_every_model_what_holds(tmp_path):
+    _findings(tmp_path, a=["holds", "holds"], b=["holds", "undecided"])
+    paper_page.write_page(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "| claim | a | b |\n" in page
+    assert "| near is best | holds | holds (1 of 2), undecided (1 of 2) |\n" in page
+    assert page.count("| a: near is best | near - far | joint distance | -1 [-2, -0.5], 256 videos | holds |\n") == 2
+
+
+def test_a_model_without_a_table_has_a_dash(tmp_path):
+    _findings(tmp_path, a=["holds"])
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "findings.json").write_text(json.dumps({"command": "python -m b"}))
+    assert "| near is best | holds | - |\n" in paper_page.page(tmp_path)
+
+
+def test_the_committed_page_is_what_its_tables_say():
+    folder = Path(__file__).parents[2] / "results" / "paper"
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"mochi-tiny", "open-sora-tiny", "svd-tiny"}
+    assert (folder / "README.md").read_text(encoding="utf-8") == paper_page.page(folder)
 
 
 def test_an_unknown_table_is_refused_with_the_names(chosen):
