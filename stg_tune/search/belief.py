@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from stg_tune.search.objective import FAILED_PAIRS
 from stg_tune.search.statistics import standard_error
-from stg_tune.search.surrogate import MEDIANS, Observations, Surrogate, fit
+from stg_tune.search.surrogate import MEDIANS, Distances, Observations, Surrogate, fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,8 +65,8 @@ class _Guard:
     doubt: float
     """Standard error, over pairs, of what all settings have in common."""
 
-    def keeps(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        mean, deviation = self.surrogate(features)
+    def keeps(self, distances: Distances) -> NDArray[np.float64]:
+        mean, deviation = self.surrogate(distances)
         error = np.hypot(deviation * self.unit, self.doubt)
         return np.asarray(ndtr(-(mean * self.unit + self.baseline) / error), dtype=np.float64)
 
@@ -79,6 +79,8 @@ class Belief:
     """Of settings."""
     measured: tuple[Measurement, ...]
     """What it was learnt from, without the baseline."""
+    _rows: NDArray[np.float64]
+    _inside: Distances
     _gain: Surrogate
     _guards: tuple[_Guard, ...]
     strict: bool = False
@@ -86,11 +88,13 @@ class Belief:
 
     def __call__(self, specs: Sequence[GuidanceSpec]) -> Outlook:
         """What is expected of ``specs``."""
-        features = self.features(specs)
-        gain, deviation = self._gain(features)
-        keeps = np.ones(len(features))
+        return self._at(Distances.between(self.features(specs), self._rows, self.features.likeness))
+
+    def _at(self, distances: Distances) -> Outlook:
+        gain, deviation = self._gain(distances)
+        keeps = np.ones(len(gain))
         for guard in self._guards:
-            keeps = keeps * guard.keeps(features)
+            keeps = keeps * guard.keeps(distances)
         return Outlook(gain=gain, deviation=deviation, keeps=keeps)
 
     def leader(self) -> tuple[Measurement, float] | None:
@@ -108,19 +112,30 @@ class Belief:
         A gain counts by the probability that the guards are kept: on the few pairs of a search, guards are too noisy to
         pass over for good whoever looks as if one were broken. Choice and verdict see more pairs.
         """
-        worth, found = self._weighted([item.spec for item in self.measured])
+        found = self._at(self._inside)
+        worth = self._weighted(found)
         order = sorted(range(len(self.measured)), key=lambda at: -worth[at])
         return [(self.measured[at], float(found.gain[at])) for at in order if worth[at] > -math.inf]
 
     def worth(self, specs: Sequence[GuidanceSpec]) -> list[float]:
         """What counts of settings, measured or not: see ``ranking``. Minus infinity: too likely to break a guard."""
-        return [float(value) for value in self._weighted(specs)[0]]
+        return [float(value) for value in self._weighted(self(specs))]
 
-    def _weighted(self, specs: Sequence[GuidanceSpec]) -> tuple[NDArray[np.float64], Outlook]:
-        found = self(specs)
+    def _weighted(self, found: Outlook) -> NDArray[np.float64]:
         weight = np.where((found.gain > 0) & (not self.strict), found.keeps, 1.0)
         least = SURE if self.strict else LEAST_SURE
-        return np.where(found.keeps >= least, found.gain * weight, -math.inf), found
+        return np.where(found.keeps >= least, found.gain * weight, -math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What was measured, as the processes have it in common: the baseline first."""
+
+    rows: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    whole: Distances
+    inside: Distances
+    """Without the baseline on the left side."""
 
 
 class Learner:
@@ -146,31 +161,37 @@ class Learner:
         known = _most_telling([item for item in measured if item.deltas])
         rows = self._features([self._baseline.spec, *(item.spec for item in known)])
         pairs = np.array([math.inf, *(len(item.deltas) for item in known)])
-        gain = self._gains(known, rows, pairs)
-        guards = [self._guard(name, known, rows, pairs) for name in _told_apart(self._baseline, known)]
-        return Belief(features=self._features, measured=known, _gain=gain, _guards=tuple(guards), strict=self._strict)
+        whole = Distances.between(rows, rows, self._features.likeness)
+        place = _Place(
+            rows=rows, pairs=pairs, whole=whole, inside=Distances.between(rows[1:], rows, self._features.likeness)
+        )
+        return Belief(
+            features=self._features,
+            measured=known,
+            _rows=rows,
+            _inside=place.inside,
+            _gain=self._gains(known, place),
+            _guards=tuple(self._guard(name, known, place) for name in _told_apart(self._baseline, known)),
+            strict=self._strict,
+        )
 
-    def _gains(self, known: Sequence[Measurement], rows: NDArray[np.float64], pairs: NDArray[np.float64]) -> Surrogate:
+    def _gains(self, known: Sequence[Measurement], place: _Place) -> Surrogate:
         """Learn twice: first as if all pairs were alike, then with what each of them gives to everybody taken off."""
-        first = self._process(Observations(features=rows, values=_column(known, {}), pairs=pairs))
+        first = self._process(place, _column(known, {}))
         shrink = first.noise**2 / PAIR_VARIANCE
-        luck = _luck([item.deltas for item in known], first(rows[1:])[0], shrink)
-        seen = Observations(features=rows, values=_column(known, luck), pairs=pairs)
-        return Surrogate(seen=seen, likeness=first.likeness, numbers=first.numbers)
+        luck = _luck([item.deltas for item in known], first(place.inside)[0], shrink)
+        return first.with_values(_column(known, luck))
 
-    def _guard(
-        self, name: str, known: Sequence[Measurement], rows: NDArray[np.float64], pairs: NDArray[np.float64]
-    ) -> _Guard:
+    def _guard(self, name: str, known: Sequence[Measurement], place: _Place) -> _Guard:
         start = self._baseline.violations[name]
         values = np.array([0.0, *(item.violations[name] - start for item in known)])
         unit = float(values[: fitted_at(len(values)) or None].std()) or float(values.std())
-        surrogate = self._process(Observations(features=rows, values=values / unit, pairs=pairs))
+        surrogate = self._process(place, values / unit)
         parts = [] if self._strict else [item.breaches.get(name, {}) for item in known]
         if any(parts):
-            luck = _luck(parts, surrogate(rows[1:])[0] * unit, 1 / PAIR_PART)
+            luck = _luck(parts, surrogate(place.inside)[0] * unit, 1 / PAIR_PART)
             values[1:] -= [_mean_luck(part, luck) for part in parts]
-            seen = Observations(features=rows, values=values / unit, pairs=pairs)
-            surrogate = Surrogate(seen=seen, likeness=surrogate.likeness, numbers=surrogate.numbers)
+            surrogate = surrogate.with_values(values / unit)
         return _Guard(
             surrogate=surrogate,
             unit=unit,
@@ -178,13 +199,14 @@ class Learner:
             doubt=_common_doubt(parts),
         )
 
-    def _process(self, seen: Observations) -> Surrogate:
+    def _process(self, place: _Place, values: NDArray[np.float64]) -> Surrogate:
         """Fitted numbers are kept by what they were fitted to: a resumed run must come to the same ones."""
-        likeness, part = self._features.likeness, seen.first(fitted_at(len(seen.values)))
+        seen = Observations(features=place.rows, values=values, pairs=place.pairs)
+        part = seen.first(fitted_at(len(values)))
         key = part.digest()
         if key not in self._numbers:
-            self._numbers[key] = fit(part, likeness) if len(part.values) else MEDIANS
-        return Surrogate(seen=seen, likeness=likeness, numbers=self._numbers[key])
+            self._numbers[key] = fit(part, self._features.likeness) if len(part.values) else MEDIANS
+        return Surrogate.given(seen, place.whole, self._numbers[key])
 
 
 def fitted_at(count: int) -> int:

@@ -12,7 +12,8 @@ Amplitudes, lengths and the noise of one pair are those of greatest posterior de
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,43 +70,100 @@ class Observations:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distances:
+    """All that a covariance of two lists of settings needs beside the numbers of a process, (x, y) each.
+
+    They are worked out once for all processes, and for all the numbers that a fit tries.
+    """
+
+    scale: NDArray[np.float64]
+    """Squared, over CFG scale and its step."""
+    rescale: NDArray[np.float64]
+    """Squared, over rescale."""
+    spread: NDArray[np.float64]
+    """Squared, over how skip guidance is spread."""
+    blocks: NDArray[np.float64]
+    """Squared, over the blocks."""
+    shared: NDArray[np.float64]
+    """What the blocks have in common, by their likeness."""
+    own: NDArray[np.float64]
+    """(x,): the same of each setting with itself."""
+
+    @classmethod
+    def between(cls, x: NDArray[np.float64], y: NDArray[np.float64], likeness: NDArray[np.float64]) -> Distances:
+        """Of two lists of rows of ``Features``; ``likeness`` of the blocks is positive semidefinite."""
+        left, right = x[:, GENERAL:], y[:, GENERAL:]
+        return cls(
+            scale=_squares(x, y, [CFG]) + _squares(x, y, [CFG_STEP]),
+            rescale=_squares(x, y, [RESCALE]),
+            spread=_squares(x, y, SKIPPING),
+            blocks=_squares(x, y, slice(GENERAL, None)),
+            shared=left @ likeness @ right.T,
+            own=np.einsum("ni,ij,nj->n", left, likeness, left, optimize=True),
+        )
+
+    def kernel(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Prior covariance, (x, y)."""
+        cfg, cfg_length, rescale_length, block, spread, spread_length, rest, rest_length, _ = np.exp(numbers)
+        scale = self.scale / cfg_length**2
+        base = np.exp(-0.5 * (scale + self.rescale / rescale_length**2))
+        spreads = base * np.exp(-0.5 * self.spread / spread_length**2)
+        nearness = np.exp(-0.5 * self.blocks / rest_length**2)
+        linear = np.exp(-0.25 * scale) * self.shared
+        total = cfg**2 * base + block**2 * linear + spreads * (spread**2 + rest**2 * nearness)
+        return np.asarray(total, dtype=np.float64)
+
+    def variance(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Prior variance of each setting, (x,)."""
+        cfg, _, _, block, spread, _, rest, _, _ = np.exp(numbers)
+        return np.asarray(cfg**2 + spread**2 + rest**2 + block**2 * self.own, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Surrogate:
     """A Gaussian process given observations."""
 
-    seen: Observations
-    """What it knows."""
-    likeness: NDArray[np.float64]
-    """(blocks, blocks), positive semidefinite."""
+    values: NDArray[np.float64]
+    """(settings,) means over pairs."""
     numbers: NDArray[np.float64]
     """Logarithms, in the order of ``PRIOR``."""
-    _factor: NDArray[np.float64] = field(init=False, repr=False)
-    _weights: NDArray[np.float64] = field(init=False, repr=False)
+    factor: NDArray[np.float64]
+    """Lower triangle of the covariance of what is known."""
 
-    def __post_init__(self) -> None:
-        """Factor the covariance once."""
-        factor = cholesky(_covariance(self.seen, self.likeness, self.numbers), lower=True)
-        object.__setattr__(self, "_factor", factor)
-        object.__setattr__(self, "_weights", cho_solve((factor, True), self.seen.values))
+    @classmethod
+    def given(cls, seen: Observations, distances: Distances, numbers: NDArray[np.float64]) -> Surrogate:
+        """After ``seen``, whose settings lie ``distances`` apart."""
+        factor = cholesky(_covariance(seen.pairs, distances, numbers), lower=True)
+        return cls(values=seen.values, numbers=numbers, factor=factor)
+
+    def with_values(self, values: NDArray[np.float64]) -> Surrogate:
+        """The same settings and pairs, other means."""
+        return replace(self, values=values)
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        return np.asarray(cho_solve((self.factor, True), self.values), dtype=np.float64)
 
     @property
     def noise(self) -> float:
         """Standard deviation of one pair around the value of its setting."""
         return float(np.exp(self.numbers[-1]))
 
-    def __call__(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of the value at other settings, (settings,) each."""
-        between = kernel(features, self.seen.features, self.likeness, self.numbers)
-        half = solve_triangular(self._factor, between.T, lower=True)
-        variance = _own(features, self.likeness, self.numbers) - np.einsum("ij,ij->j", half, half)
+    def __call__(self, distances: Distances) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of the value, (settings,) each, at settings so far from those that are known."""
+        between = distances.kernel(self.numbers)
+        half = solve_triangular(self.factor, between.T, lower=True)
+        variance = distances.variance(self.numbers) - np.einsum("ij,ij->j", half, half)
         return between @ self._weights, np.sqrt(np.maximum(variance, 1e-8))
 
 
 def fit(seen: Observations, likeness: NDArray[np.float64]) -> NDArray[np.float64]:
     """The numbers of greatest posterior density, (len(PRIOR),), found from the prior's medians on."""
+    distances = Distances.between(seen.features, seen.features, likeness)
 
     def cost(numbers: NDArray[np.float64]) -> float:
         try:
-            factor = cholesky(_covariance(seen, likeness, numbers), lower=True)
+            factor = cholesky(_covariance(seen.pairs, distances, numbers), lower=True)
         except LinAlgError:
             return IMPOSSIBLE
         half = solve_triangular(factor, seen.values, lower=True)
@@ -116,31 +174,9 @@ def fit(seen: Observations, likeness: NDArray[np.float64]) -> NDArray[np.float64
     return np.asarray(found.x, dtype=np.float64)
 
 
-def kernel(
-    x: NDArray[np.float64], y: NDArray[np.float64], likeness: NDArray[np.float64], numbers: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Prior covariance of two lists of settings, (x, y)."""
-    cfg, cfg_length, rescale_length, block, spread, spread_length, rest, rest_length, _ = np.exp(numbers)
-    scale = (_squares(x, y, [CFG]) + _squares(x, y, [CFG_STEP])) / cfg_length**2
-    base = np.exp(-0.5 * (scale + _squares(x, y, [RESCALE]) / rescale_length**2))
-    spreads = base * np.exp(-0.5 * _squares(x, y, SKIPPING) / spread_length**2)
-    nearness = np.exp(-0.5 * _squares(x, y, slice(GENERAL, None)) / rest_length**2)
-    linear = np.exp(-0.25 * scale) * (x[:, GENERAL:] @ likeness @ y[:, GENERAL:].T)
-    total = cfg**2 * base + block**2 * linear + spreads * (spread**2 + rest**2 * nearness)
-    return np.asarray(total, dtype=np.float64)
-
-
-def _own(x: NDArray[np.float64], likeness: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The diagonal of ``kernel(x, x)``."""
-    cfg, _, _, block, spread, _, rest, _, _ = np.exp(numbers)
-    blocks = x[:, GENERAL:]
-    linear = np.einsum("ni,ij,nj->n", blocks, likeness, blocks, optimize=True)
-    return np.asarray(cfg**2 + spread**2 + rest**2 + block**2 * linear, dtype=np.float64)
-
-
-def _covariance(seen: Observations, likeness: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    noise = np.exp(2 * numbers[-1]) / seen.pairs + JITTER
-    return kernel(seen.features, seen.features, likeness, numbers) + np.diag(noise)
+def _covariance(pairs: NDArray[np.float64], distances: Distances, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    noise = np.exp(2 * numbers[-1]) / pairs + JITTER
+    return distances.kernel(numbers) + np.diag(noise)
 
 
 def _squares(x: NDArray[np.float64], y: NDArray[np.float64], columns: list[int] | slice) -> NDArray[np.float64]:

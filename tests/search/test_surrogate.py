@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stg_tune.search.features import GENERAL, Features
-from stg_tune.search.surrogate import DEVIATIONS, MEDIANS, PRIOR, Observations, Surrogate, fit, kernel
+from stg_tune.search.surrogate import DEVIATIONS, MEDIANS, PRIOR, Distances, Observations, Surrogate, fit
 
 DICE = np.random.default_rng(5)
 BLOCKS = 6
@@ -37,6 +37,12 @@ def by_hand(x, y, alike, numbers):
     )
 
 
+def after(seen, alike):
+    """A process that knows ``seen``, and what it says of other rows."""
+    process = Surrogate.given(seen, Distances.between(seen.features, seen.features, alike), MEDIANS)
+    return process, lambda new: process(Distances.between(new, seen.features, alike))
+
+
 @pytest.fixture
 def seen():
     return Observations(
@@ -48,32 +54,34 @@ def test_the_kernel_is_the_formula():
     x, y, alike = rows(4), rows(3), likeness()
     numbers = MEDIANS + 0.3 * DICE.normal(size=len(MEDIANS))
     expected = [[by_hand(one, other, alike, numbers) for other in y] for one in x]
-    assert np.allclose(kernel(x, y, alike, numbers), expected)
+    distances = Distances.between(x, y, alike)
+    assert np.allclose(distances.kernel(numbers), expected)
+    assert np.allclose(distances.variance(numbers), [by_hand(one, one, alike, numbers) for one in x])
 
 
 def test_mean_and_deviation_are_those_of_a_joint_normal(seen):
     """The conditional of a joint normal distribution, from the inverse of the whole covariance."""
     alike, new = likeness(), rows(4)
-    process = Surrogate(seen=seen, likeness=alike, numbers=MEDIANS)
+    process, says = after(seen, alike)
     both = np.concatenate([new, seen.features])
-    joint = kernel(both, both, alike, MEDIANS)
+    joint = Distances.between(both, both, alike).kernel(MEDIANS)
     joint[4:, 4:] += np.diag(process.noise**2 / seen.pairs + 1e-4)
     precision = np.linalg.inv(joint)
     covariance = np.linalg.inv(precision[:4, :4])
-    mean, deviation = process(new)
+    mean, deviation = says(new)
     assert np.allclose(mean, -covariance @ precision[:4, 4:] @ seen.values, atol=1e-6)
     assert np.allclose(deviation, np.sqrt(np.diag(covariance)), atol=1e-5)
 
 
 def test_what_is_known_without_noise_is_kept_and_far_away_nothing_is_known(seen):
-    process = Surrogate(seen=seen, likeness=likeness(), numbers=MEDIANS)
-    mean, deviation = process(seen.features[:1])
+    _, says = after(seen, likeness())
+    mean, deviation = says(seen.features[:1])
     assert mean[0] == pytest.approx(seen.values[0], abs=0.01)
     assert deviation[0] < 0.02
     away = seen.features[:1].copy()
     away[0, :9] += 50
     away[0, 9:] = 0
-    mean, deviation = process(away)
+    mean, deviation = says(away)
     assert mean[0] == pytest.approx(0.0, abs=1e-6)
     n = dict(zip(PRIOR, np.exp(MEDIANS), strict=True))
     assert deviation[0] == pytest.approx(np.sqrt(n["cfg"] ** 2 + n["spread"] ** 2 + n["rest"] ** 2))
@@ -82,7 +90,7 @@ def test_what_is_known_without_noise_is_kept_and_far_away_nothing_is_known(seen)
 def test_more_pairs_make_it_surer(seen):
     more = Observations(features=seen.features, values=seen.values, pairs=seen.pairs * 4)
     alike, new = likeness(), rows(5)
-    few, many = (Surrogate(seen=part, likeness=alike, numbers=MEDIANS)(new)[1] for part in (seen, more))
+    few, many = (after(part, alike)[1](new)[1] for part in (seen, more))
     assert (many < few).all()
 
 
@@ -99,11 +107,22 @@ def test_the_fit_is_never_worse_than_the_prior_and_finds_the_noise(landscape, ma
         assert (np.abs(numbers - MEDIANS) < 4 * DEVIATIONS).all()
 
 
+def test_other_means_of_the_same_settings_are_taken_over(seen):
+    alike, new = likeness(), rows(4)
+    process, _ = after(seen, alike)
+    other = Observations(features=seen.features, values=seen.values[::-1].copy(), pairs=seen.pairs)
+    moved, place = process.with_values(other.values), Distances.between(new, seen.features, alike)
+    for one, fresh in zip(moved(place), after(other, alike)[0](place), strict=True):
+        assert np.array_equal(one, fresh)
+    assert not np.array_equal(moved(place)[0], process(place)[0])
+    assert np.array_equal(moved(place)[1], process(place)[1]), "how sure it is does not depend on the means"
+
+
 def test_equal_settings_do_no_harm(seen):
     twice = Observations(
         features=np.repeat(seen.features[:1], 30, axis=0), values=np.zeros(30), pairs=np.full(30, np.inf)
     )
-    mean, _ = Surrogate(seen=twice, likeness=likeness(), numbers=MEDIANS)(seen.features)
+    mean, _ = after(twice, likeness())[1](seen.features)
     assert np.isfinite(mean).all()
 
 
