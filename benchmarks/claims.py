@@ -65,7 +65,7 @@ STUDIES = {
     "trap": Study(stg=0.4, cfg=0.1, harm=0.3, motion=0.945),
     "medium": Study(stg=0.1, cfg=0.05, harm=0.2, budget="medium"),
     "null medium": Study(budget="medium"),
-    "few prompts": Study(budget="large", prompts=48),
+    "few prompts": Study(budget="medium", prompts=24),
 }
 """``null``: nothing is better; ``gain``: 0.5 can be had; ``cfg``: all of it by CFG; ``trap``: every gain costs a little
 more motion than the guard allows; ``medium``: a small gain, with the looks of a larger budget; ``null medium``, ``few

@@ -47,8 +47,8 @@ COLUMNS = (
 INTRODUCTION = """# Can a claim be believed?
 
 Full searches on a simulated evaluator whose truth is known; one line a search in the `.jsonl` files, every number with
-its interval in `summary.json`. Repeat with `python -m benchmarks.claims`, one to two seconds a search, more where the
-budget is medium or large.
+its interval in `summary.json`. Repeat with `python -m benchmarks.claims`, two to three seconds a search, six where the
+budget is medium.
 
 """
 NOTES = """
