@@ -50,6 +50,27 @@ class JointReference:
         size = both.shape[1]
         return frechet(both.mean(0), np.cov(both, rowvar=False), self.mean[:size], self.covariance[:size, :size])
 
+    def spread(self, features: NDArray[np.float64], asked: NDArray[np.int64]) -> float:
+        """How far videos of one caption differ: variance of the features that captions do not explain, real ones' is 1.
+
+        Args:
+            features: (videos, 96), of the judge; clearly more videos than the 20 choices of the captions.
+            asked: As for ``distance``; without the direction, videos also differ in where they go.
+        """
+        both = joined(features, asked, self.weight)
+        (count, size), width = both.shape, features.shape[1]
+        explaining = sum(len(np.unique(column)) - 1 for column in asked.T)
+        lost = (count - 1) / max(count - 1 - explaining, 1)
+        real = _unexplained(self.covariance[:size, :size], width)
+        return float(lost * _unexplained(np.cov(both, rowvar=False), width) / real)
+
+
+def _unexplained(covariance: NDArray[np.float64], width: int) -> float:
+    """Of features, ``width`` of them, and captions: the trace of the features' covariance given the captions."""
+    own, cross = covariance[:width, :width], covariance[:width, width:]
+    explained = cross @ np.linalg.pinv(covariance[width:, width:], hermitian=True) @ cross.T
+    return float(np.trace(own - explained))
+
 
 def joined(features: NDArray[np.float64], asked: NDArray[np.int64], weight: float) -> NDArray[np.float64]:
     """Features beside what was asked for: (videos, 96 + 20), or 96 + 16 without the direction, which comes last."""

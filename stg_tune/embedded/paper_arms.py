@@ -121,8 +121,8 @@ class Difference:
 def measures(judge: Judge, reference: JointReference, columns: Sequence[str]) -> dict[str, Callable[[Seen], float]]:
     """Name -> number of a set of videos.
 
-    ``joint`` and ``frechet`` are distances to real videos, with and without the captions; ``spread`` is the variance of
-    the features, 1 for real videos; the others are means of the columns.
+    ``joint`` and ``frechet`` are distances to real videos, with and without the captions; ``spread`` says how far
+    videos of one caption differ, 1 as in real ones; the others are means of the columns.
     """
 
     def joint(seen: Seen) -> float:
@@ -132,7 +132,7 @@ def measures(judge: Judge, reference: JointReference, columns: Sequence[str]) ->
         return frechet(seen.features.mean(0), np.cov(seen.features, rowvar=False), judge.mean, judge.covariance)
 
     def spread(seen: Seen) -> float:
-        return float(seen.features.var(0, ddof=1).sum() / np.trace(judge.covariance))
+        return reference.spread(seen.features, seen.asked)
 
     def mean_of(name: str) -> Callable[[Seen], float]:
         return lambda seen: _mean(seen.columns[name])

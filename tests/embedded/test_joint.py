@@ -99,3 +99,25 @@ def test_real_videos_are_near_the_shipped_reference_until_their_captions_are_exc
     asked = np.stack([batch.digit, batch.colour, batch.direction], 1)
     shipped = load_joint()
     assert shipped.distance(features, asked) < 0.3 * shipped.distance(features, asked[::-1])
+
+
+def test_spread_is_that_of_videos_of_one_caption(reference):
+    rng = np.random.default_rng(3)
+    asked = _asked(rng, 600)
+    clean = _clean(asked)
+    noise = rng.normal(size=clean.shape)
+    assert reference.spread(3 * clean + noise, asked) == pytest.approx(1, abs=0.05)
+    assert reference.spread(6 * clean + noise, asked) == pytest.approx(1, abs=0.05), "captions apart are not spread"
+    assert reference.spread(3 * clean + 0.5 * noise, asked) == pytest.approx(0.25, abs=0.02)
+    few = slice(60)
+    assert reference.spread(3 * clean[few] + noise[few], asked[few]) == pytest.approx(1, abs=0.2), "nor is their number"
+
+
+def test_what_is_not_asked_for_counts_as_spread(reference):
+    rng = np.random.default_rng(4)
+    asked = _asked(rng, 600)
+    features = _features(rng, asked)
+    digit_only = asked[:, :1]
+    assert reference.spread(features, digit_only) == pytest.approx(1, abs=0.1), "so it does in real videos"
+    same_colour = np.concatenate([features[:, :10], features[:1, 10:].repeat(600, 0)], 1)
+    assert reference.spread(same_colour, digit_only) < 0.8 * reference.spread(features, digit_only)
