@@ -233,13 +233,15 @@ def _high(chosen: Chosen) -> Design:
     cfg, term = chosen.cfg_scale, chosen.best().term(STG_FACTORS[-1])
     arms = {
         "best CFG": _plain(cfg),
+        "best CFG, restart": GuidanceSpec(cfg_scale=cfg, restart=RESTART),
         "high scale": _with(cfg, term),
         "high scale, rescale": _with(cfg, term, rescale=RESCALE),
         "high scale, restart": _with(cfg, term, restart=RESTART),
         "high scale, both": _with(cfg, term, rescale=RESCALE, restart=RESTART),
     }
-    claims = tuple(
-        Claim(text=f"{word} mends a scale that is too high", arm=f"high scale, {word}", other="high scale")
-        for word in ("rescale", "restart", "both")
+    mended = tuple(
+        Claim(text=f"{word} mends a skip scale that is too high", arm=f"high scale, {name}", other="high scale")
+        for name, word in (("rescale", "rescale"), ("restart", "Restart"), ("both", "rescale with Restart"))
     )
-    return Design(name="high-scales", arms=arms, baseline="best CFG", claims=claims)
+    alone = Claim(text="Restart improves on CFG", arm="best CFG, restart", other="best CFG")
+    return Design(name="high-scales", arms=arms, baseline="best CFG", claims=(alone, *mended))
