@@ -19,7 +19,7 @@ def _patterns(first_column: str) -> list[str]:
     found: list[str] = []
     for name in re.findall(r"`([^`]+)`", first_column):
         whole = f"{found[0].rsplit('.', 1)[0]}{name}" if name.startswith(".") else name
-        found.append(re.sub(r"MODEL|SUITE|RUN|(?<=seed)N", "*", whole))
+        found.append(re.sub(r"MODEL|SUITE|TABLE|RUN|(?<=seed)N", "*", whole))
     return found
 
 
