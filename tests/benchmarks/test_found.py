@@ -10,6 +10,7 @@ from benchmarks import found
 from benchmarks.emulator import Landscape
 from benchmarks.landscape import PAIRS
 from benchmarks.noise import crossed_pairs
+from stg_tune.preset import load
 from stg_tune.records import Evaluation, GuidanceSpec
 
 PRESETS = Path(__file__).parents[2] / "results" / "presets"
@@ -45,9 +46,10 @@ def test_every_winner_counts_once_and_the_order_is_fixed(runs):
 
 
 def test_a_preset_gives_its_setting_and_its_best_cfg_alone():
-    specs = found.of_presets([PRESETS / "svd-tiny-seed0.json"])
-    assert [bool(spec.segments) for spec in specs] == [True, False]
-    assert specs[0].cfg_scale == 2.0
+    file = PRESETS / "svd-tiny-seed0.json"
+    kept = load(file)
+    assert found.of_presets([file]) == [kept.spec, kept.evidence.best_cfg]
+    assert [bool(spec.segments) for spec in (kept.spec, kept.evidence.best_cfg)] == [True, False]
 
 
 def test_only_measured_settings_that_are_not_in_the_table_are_added_with_their_gain(table):
