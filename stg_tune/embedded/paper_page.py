@@ -32,15 +32,15 @@ MEASURES = {
 }
 HEAD = """# The paper's findings on the embedded models
 
-Each claim of [arXiv:2411.18664](https://arxiv.org/abs/2411.18664) is a comparison of two settings on the same captions
-and seeds, which neither a search nor the choice of layers has seen. *Holds*: the 95 % bootstrap interval of the
-difference lies on the side that the paper claims; *does not hold*: on the other; *undecided*: it covers zero. The
-intervals stand one by one, so that one claim in forty would hold by chance were there no difference anywhere. The joint
-distance is the Frechet distance of the independent judge's features and the caption together
-([arXiv:1907.08175](https://arxiv.org/abs/1907.08175)), lower is better; spread is the variance of its features that
-captions do not explain, so how far videos of one caption differ, 1 as in real videos. Layers and strengths are the best
-of `results/embedded/MODEL/layers.csv`, the tuned setting is the preset. Every arm and measure is in the `.csv` files
-beside this page.
+Each claim of [arXiv:2411.18664](https://arxiv.org/abs/2411.18664) is a comparison of two settings on the same
+captions and seeds; the seeds are new: neither a search nor the choice of layers has used them. *Holds*: the 95 %
+bootstrap interval of the difference lies on the side that the paper claims; *does not hold*: on the other;
+*undecided*: it covers zero. The intervals stand one by one, so that one claim in forty would hold by chance were
+there no difference anywhere. The joint distance is the Frechet distance of the independent judge's features and the
+caption together ([arXiv:1907.08175](https://arxiv.org/abs/1907.08175)), lower is better; spread is the variance of
+its features that captions do not explain, so how far videos of one caption differ, 1 as in real videos. Layers and
+strengths are the best of `results/embedded/MODEL/layers.csv`, the tuned setting is the preset. Every arm and measure
+is in the `.csv` files beside this page.
 """
 RULE = "|---|---|---|---|---|"
 DIGITS = 3

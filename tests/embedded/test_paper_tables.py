@@ -219,6 +219,10 @@ def test_the_page_says_of_every_model_what_holds(tmp_path):
     assert page.count("| a: near is best | near - far | joint distance | -1 [-2, -0.5], 256 videos | holds |\n") == 2
 
 
+def test_the_page_has_a_heading_for_every_table(chosen):
+    assert list(paper_page.TITLES) == [design.name for design in designs(chosen, BOTH, 2.0, None)]
+
+
 def test_a_model_without_a_table_has_a_dash(tmp_path):
     _findings(tmp_path, a=["holds"])
     (tmp_path / "b").mkdir()
