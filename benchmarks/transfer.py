@@ -349,12 +349,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     objective=plan.space.objective, scorer=studio.scorer, judge=studio.judge,
                 )
             )  # fmt: skip
-            write(rows, out, source, command_of(options.run, options.videos, steps=steps, size=options.size))
+            write(rows, out, source, command_of(options, steps))
 
 
-def command_of(run: Path, videos: int, *, steps: int, size: int) -> str:
+def command_of(options: argparse.Namespace, steps: int) -> str:
     """What repeats a table, from the folder of the project."""
-    return f"python -m benchmarks.transfer runs/{run.resolve().name} --videos {videos} --steps {steps} --size {size}"
+    sizes = f"--videos {options.videos} --random {options.random} --steps {steps} --size {options.size}"
+    return f"python -m benchmarks.transfer runs/{options.run.resolve().name} {sizes}"
 
 
 def checksum(model: str) -> str:

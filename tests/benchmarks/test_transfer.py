@@ -2,6 +2,7 @@
 
 import csv
 import json
+from argparse import Namespace
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -171,14 +172,15 @@ def test_what_was_made_is_not_made_again(studio, places):
 
 def test_tables(studio, places, tmp_path):
     rows = [row_of(studio[0], places[1], BETTER, "tuned")]
-    write(rows, tmp_path, "made up", command_of(tmp_path / "demo", 40, steps=20, size=80))
+    options = Namespace(run=tmp_path / "demo", videos=40, random=2, size=80)
+    write(rows, tmp_path, "made up", command_of(options, steps=20))
     (line,) = csv.DictReader((tmp_path / "transfer.csv").open())
     assert (line["condition"], line["setting"], line["videos"]) == ("new prompts", "tuned", "40")
     assert float(line["gain"]) == pytest.approx(rows[0].gain.mean, abs=1e-4)
     assert json.loads((tmp_path / "transfer.json").read_text())["rows"][0]["guards"] == "kept"
     text = (tmp_path / "README.md").read_text()
     assert "| new prompts | tuned |" in text
-    assert "`python -m benchmarks.transfer runs/demo --videos 40 --steps 20 --size 80`" in text
+    assert "`python -m benchmarks.transfer runs/demo --videos 40 --random 2 --steps 20 --size 80`" in text
     assert str(tmp_path) not in text
 
 
