@@ -45,7 +45,7 @@ STEPS = 12
 JITTER = 1e-4
 """Added to the diagonal, so that equal settings do no harm."""
 IMPOSSIBLE = 1e6
-"""Cost of numbers with which the covariance cannot be factored."""
+"""Cost of numbers with which the covariance cannot be factored, or overflows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +163,9 @@ def fit(seen: Observations, likeness: NDArray[np.float64]) -> NDArray[np.float64
 
     def cost(numbers: NDArray[np.float64]) -> float:
         try:
-            factor = cholesky(_covariance(seen.pairs, distances, numbers), lower=True)
-        except LinAlgError:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                factor = cholesky(_covariance(seen.pairs, distances, numbers), lower=True)
+        except (LinAlgError, ValueError):  # a search along a line may go where the numbers overflow
             return IMPOSSIBLE
         half = solve_triangular(factor, seen.values, lower=True)
         prior = float(np.sum(((numbers - MEDIANS) / DEVIATIONS) ** 2))

@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
+from stg_tune.search import surrogate
 from stg_tune.search.features import GENERAL, Features
-from stg_tune.search.surrogate import DEVIATIONS, MEDIANS, PRIOR, Distances, Observations, Surrogate, fit
+from stg_tune.search.surrogate import (
+    DEVIATIONS,
+    IMPOSSIBLE,
+    MEDIANS,
+    PRIOR,
+    Distances,
+    Observations,
+    Surrogate,
+    fit,
+)
 
 DICE = np.random.default_rng(5)
 BLOCKS = 6
@@ -105,6 +115,20 @@ def test_the_fit_is_never_worse_than_the_prior_and_finds_the_noise(landscape, ma
         numbers = fit(Observations(features=x, values=values, pairs=np.full(90, 4.0)), features.likeness)
         assert np.exp(numbers[-1]) == pytest.approx(noise, rel=0.3)
         assert (np.abs(numbers - MEDIANS) < 4 * DEVIATIONS).all()
+
+
+def test_numbers_that_overflow_do_not_end_the_fit(seen, monkeypatch):
+    """One in some thousand fits tries such numbers: seed 392 of the study ``trap`` of ``benchmarks.claims`` did."""
+    minimize, costs = surrogate.minimize, []
+
+    def far_first(cost, start, **options):
+        costs.extend(cost(start + away) for away in (1000, -1000))
+        return minimize(cost, start, **options)
+
+    monkeypatch.setattr(surrogate, "minimize", far_first)
+    numbers = fit(seen, likeness())
+    assert costs == [IMPOSSIBLE, IMPOSSIBLE]
+    assert np.isfinite(numbers).all()
 
 
 def test_other_means_of_the_same_settings_are_taken_over(seen):
