@@ -28,11 +28,12 @@ LEAST_SEARCH_PAIRS = 6
 """The pruner cannot decide on fewer."""
 LEAST_HOLDOUT_PAIRS = 20
 """Fewer cannot support a verdict."""
-RULES = 3
-"""How a run comes to its verdict. 1 and 2, runs of before: what skip guidance has to beat is the best of the CFG line,
-whatever the trials have found since. 1: choice and confirmation share prompts when there are few, a race stops as soon
-as its gain is decided, a guard that looks broken on the search pairs excludes a setting, the best mean decides the CFG
-line, and the budget is divided alike however many settings are compared at the end."""
+RULES = 4
+"""How a run comes to its verdict. 1 to 3, runs of before: the default is what skip guidance has to beat as soon as the
+best CFG-only setting has the lower mean. 1 and 2: that setting is the best of the CFG line, whatever the trials have
+found since. 1: choice and confirmation share prompts when there are few, a race stops as soon as its gain is decided, a
+guard that looks broken on the search pairs excludes a setting, the best mean decides the CFG line, and the budget is
+divided alike however many settings are compared at the end."""
 MAX_BYTES = 16_000_000
 _SEARCH_SHARE = 0.25
 

@@ -92,6 +92,9 @@ class Track:
     """What is wrong with the held-out prompts, for the user."""
     until_clear: bool = False
     """Stop as soon as the gain is decided, as runs of ``SearchPlan.rules`` 1 do."""
+    hasty_default: bool = False
+    """Let the default take the place of a best CFG-only setting that only looks worse, as runs of ``SearchPlan.rules``
+    3 and before do."""
 
 
 def run_race(
@@ -110,7 +113,7 @@ def run_race(
         bench: Measures.
         baseline: The model's default.
         best_cfg: The best CFG-only setting; compared at the end whether it is chosen or not, unless the selection
-            pairs show that the default is better (which is a CFG-only setting as well).
+            pairs show clearly that the default is better (which is a CFG-only setting as well).
         finalists: Settings that may win; the baseline itself is left out.
         track: Held-out pairs and their use.
         announce: Told about the leader.
@@ -152,17 +155,19 @@ class _Choice:
         return self._alive + self._left
 
     def reference(self, best_cfg: GuidanceSpec) -> GuidanceSpec:
-        """What skip guidance must beat: a CFG-only winner, else ``best_cfg``, else the default when that looks better.
+        """What skip guidance must beat: a CFG-only winner, else ``best_cfg``, unless that is clearly below the default.
 
-        ``best_cfg`` was chosen on few pairs; a bad one would make the gain of skip guidance look larger than it is.
+        A bad ``best_cfg``, chosen on few pairs, would make the gain of skip guidance look larger than it is; the
+        default in place of a good one would give skip guidance all that CFG has gained, which is worse.
         """
         if is_cfg_only(self.ranking[0].spec):
             return self.ranking[0].spec
         found = next((item for item in self.ranking if item.config == best_cfg.hash()), None)
         if found is None:
             return best_cfg
-        everything = [*found.in_sample.rows, *self._rows[found.config]]
-        return best_cfg if self._bench.judged(best_cfg, everything).mean >= 0 else self._baseline
+        measured = self._bench.judged(best_cfg, [*found.in_sample.rows, *self._rows[found.config]])
+        worse = measured.mean < 0 if self._track.hasty_default else clearly_below([*measured.deltas.values()])
+        return self._baseline if worse else best_cfg
 
     def run(self) -> list[Heat]:
         heats: list[Heat] = []

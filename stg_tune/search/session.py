@@ -319,6 +319,7 @@ class Session:
             level=1 - (1 - LEVEL) / 2 ** (self._run.looks - 1),
             warning=held.warning,
             until_clear=self._plan.rules < 2,
+            hasty_default=self._plan.rules < 4,
         )
         return run_race(
             bench,

@@ -118,6 +118,14 @@ def test_a_bad_cfg_setting_is_not_what_stg_must_beat(race):
     assert verdict.stg_gain == verdict.gain
 
 
+@pytest.mark.parametrize(("hasty", "cfg_scale"), [(False, 2.0), (True, 3.5)])
+def test_a_cfg_setting_that_only_looks_bad_is_what_stg_must_beat(race, hasty, cfg_scale):
+    """Else skip guidance gets what CFG has gained; here the mean of the CFG setting is below 0, but not clearly."""
+    verdict = race({"a": 0.5}, cfg_gain=-0.09, hasty_default=hasty)[0].verdict
+    assert verdict.best_cfg == GuidanceSpec(cfg_scale=cfg_scale)
+    assert verdict.stg_proved
+
+
 def test_a_broken_guard_is_no_improvement(race):
     still = race({"a": 1.0}, motion=["a"], cfg_gain=-0.05)[0]
     assert still.winner.name == "best CFG"  # the guard is seen on the search pairs already
