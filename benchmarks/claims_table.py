@@ -47,8 +47,8 @@ COLUMNS = (
 INTRODUCTION = """# Can a claim be believed?
 
 Full searches on a simulated evaluator whose truth is known; one line a search in the `.jsonl` files, every number with
-its interval in `summary.json`. Repeat with `python -m benchmarks.claims`, two to three seconds a search, six where the
-budget is medium.
+its interval in `summary.json`. Repeat with `python -m benchmarks.claims`, about a second a search, three where the
+budget is medium; `--runs` and `--studies` for more searches of some.
 
 """
 NOTES = """
