@@ -118,7 +118,7 @@ def test_the_fit_is_never_worse_than_the_prior_and_finds_the_noise(landscape, ma
 
 
 def test_numbers_that_overflow_do_not_end_the_fit(seen, monkeypatch):
-    """One in some thousand fits tries such numbers: seed 392 of the study ``trap`` of ``benchmarks.claims`` did."""
+    """A fit rarely tries such numbers; in seed 392 of the study ``trap`` of ``benchmarks.claims`` one does."""
     minimize, costs = surrogate.minimize, []
 
     def far_first(cost, start, **options):
